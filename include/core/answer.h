@@ -30,7 +30,7 @@ struct answer {
 	uint64_t retry_after; /* ns, 0: not given; already clamped to 0.1 s … 60 s */
 	uint64_t
 		round_trip; /* ns from request written to first byte on a kept connection; 0: unknown */
-	const char *body;
+	const char *body; /* body[body_len] is a NUL; NULL where body_len is 0 */
 	size_t body_len;
 };
 

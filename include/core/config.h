@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What the operator asked for, as plain data, and the one table of keys from
- * which parsing, ranges, defaults, --dump-config and the sample file all follow.
- * Nothing here opens a file: edge/configfile.c reads, this decides. */
+/* What the operator asked for, as plain data. The keys, their ranges and defaults
+ * are in core/config_key.h's table. Nothing here opens a file: edge/configfile.c
+ * reads, this decides. */
 #pragma once
 
 #include <stdbool.h>
@@ -39,7 +39,7 @@ enum http_version {
 	HTTP_2
 };
 enum is_test {
-	IS_TEST_UNSET,
+	IS_TEST_UNSET, /* written as nothing */
 	IS_TEST_TRUE,
 	IS_TEST_FALSE
 };
@@ -53,7 +53,9 @@ struct queue_config {
 
 struct app_config {
 	uint32_t app_id;
-	unsigned line; /* of its section, for messages */
+	unsigned line;        /* of its section, for messages */
+	unsigned secret_line; /* of its server_secret_file, set by the edge */
+	uint64_t given;       /* bit per key in the file; config.c's own */
 	char *server_secret_file;
 	/* The ServerSecret itself, NUL-terminated, in the vault of whoever loaded
 	 * the configuration; not owned. NULL until it is loaded. */
@@ -76,7 +78,8 @@ struct config {
 	/* [daemon] */
 	char *socket;
 	uint64_t socket_mode;
-	char *socket_group; /* "" : left alone */
+	char *socket_group; /* "": left alone */
+	gid_t socket_gid;   /* looked up by the edge; (gid_t)-1: left alone */
 	char *control_socket;
 	uint64_t max_clients;
 	uint64_t max_line;          /* bytes */
@@ -103,6 +106,12 @@ struct config {
 	/* [app …], in the order of the file, after config_finish() sorted by AppId */
 	struct app_config *apps;
 	size_t n_apps;
+	/* While it is read; config.c's own. */
+	struct {
+		int section;       /* enum config_section, or none */
+		unsigned lines[4]; /* where each section begins, 0: nowhere */
+		uint64_t given;    /* bit per key */
+	} reading;
 };
 
 /* An empty configuration with every default in force. Returns 0 or -ENOMEM. */
@@ -120,23 +129,34 @@ struct config_error {
 
 enum {
 	_CONFIG_E_SUCCESS,
-	CONFIG_E_INVALID
+	CONFIG_E_INVALID,
+	CONFIG_E_IGNORED
 };
+
+/* Fills @why and returns CONFIG_E_INVALID. */
+int config_refuse(struct config_error *why, const char *format, ...)
+	__attribute__((__format__(__printf__, 2, 3)));
+
+/* @text fit to be quoted in a sentence: at most 64 bytes, then an ellipsis, and a
+ * question mark for each byte that does not print. Returns @out. */
+#define CONFIG_QUOTED 68
+const char *config_quoted(char out[CONFIG_QUOTED], const char *text);
 
 /* Starts the section written as [@name] on @line. Later config_set() calls go
  * there. Returns 0, CONFIG_E_INVALID with @why filled, or -ENOMEM. */
 int config_section(struct config *c, const char *name, unsigned line, struct config_error *why);
 
-/* Sets one key of the current section. Returns as config_section(). */
+/* Sets one key of the current section. Returns as config_section(), or
+ * CONFIG_E_IGNORED where the section itself was refused: its keys are not looked at. */
 int config_set(struct config *c, const char *key, const char *value, struct config_error *why);
+
+/* Told of each finding, line 0 where it concerns the file as a whole. */
+typedef void (*config_report_fn)(void *arg, unsigned line, const char *text);
 
 /* Works out what depends on other keys (rate by test_mode, [app …] inheriting from
  * [queue], queue_max), checks what concerns several, sorts the AppIDs. To be called
- * once, after the last config_set(). Calls @report(@arg, line, sentence) once per
- * finding, line 0 where it concerns the file as a whole. Returns 0 or
- * CONFIG_E_INVALID. */
-int config_finish(struct config *c, void (*report)(void *arg, unsigned line, const char *text),
-		  void *arg);
+ * once, after the last config_set(). Returns 0 or CONFIG_E_INVALID. */
+int config_finish(struct config *c, config_report_fn report, void *arg);
 
 /* The AppID's section, or NULL. */
 const struct app_config *config_app(const struct config *c, uint32_t app_id);

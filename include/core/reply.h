@@ -20,8 +20,10 @@ struct fate_report {
 	uint64_t took;
 };
 
-/* Appends the reply for a request that has an id. */
+/* Appends the reply for a request that has an id. What the answer did not have (a Message,
+ * a RequestId) is left out. */
 void reply_fate(struct buffer *out, const struct request *r, const struct fate_report *f);
 
-/* Appends the reply for a line refused before it became a request. */
+/* Appends the reply for a line refused before it became a request. @line 0: there was
+ * none, the connection itself is refused. */
 void reply_refusal(struct buffer *out, const struct refusal *why, uint64_t line);

@@ -37,6 +37,7 @@ struct request {
 	uint64_t accepted;            /* when it was submitted */
 	uint64_t deadline;            /* not started after this */
 	uint64_t at;                  /* in flight: started; waiting: next try */
+	uint32_t sequence;            /* order of submission, modulo 2^32 */
 	uint32_t ttl_ms;              /* 0: the AppID's max_age */
 	uint16_t content_len;
 	uint16_t id_len;     /* 0: no reply asked for */
@@ -84,10 +85,12 @@ static inline size_t request_size(const struct request *r)
 }
 
 /* Why a line was refused. @id points into the line: the raw text of a valid id where
- * one was found, else NULL. @error is one sentence without foreign bytes other than
- * valid UTF-8. */
+ * one was found, else NULL. @error is one sentence; what it quotes is valid UTF-8
+ * without control characters, cut to 40 bytes. Bytes of a line are counted from 0.
+ * request_parse() uses the first three fates; the edge those for lines that never got
+ * so far. */
 struct refusal {
-	enum fate fate; /* FATE_INVALID, FATE_UNKNOWN_APP or FATE_MEMORY */
+	enum fate fate; /* FATE_INVALID, _UNKNOWN_APP, _MEMORY; _TOO_LONG, _TOO_MANY_CLIENTS */
 	const char *id;
 	size_t id_len;
 	bool not_admitted; /* FATE_UNKNOWN_APP: it is configured, but not for this peer */
