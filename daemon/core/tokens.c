@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The rule that keeps promise 1 (design: "a token bucket whose tokens come back").
+ * A request holds its token while it is under way; one window after its answer the
+ * token is free again, less the credit. The server counts request i at or before its
+ * answer reached us less the way back, and the next request on the same token at or
+ * after its start plus the way out, so two counts on one token are a window apart as
+ * long as the credit is at most the way out and back. N + 1 counts within a window
+ * would have to share a token.
+ *
+ * A ring of the times at which tokens come home, in the order of their answers, is all
+ * the state there is. Answers come in the order of time, so the ring is sorted as it is.
+ * The credit is taken off when a token is asked for, not when it is given back: when a
+ * nearer server turns up, tokens on their way home are at once judged by what is known
+ * then. Whether the credit applies to an entry is its lowest bit.
+ *
+ * An entry without credit holds up those behind it for at most the credit: later than
+ * need be, never too early.
+ */
+#include "core/tokens.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define CREDITED UINT64_C(1)
+
+static uint64_t entry_at(const struct tokens *t, size_t i)
+{
+	return t->ring[(t->head + i) & (t->size - 1)];
+}
+
+static uint64_t comes_home(uint64_t entry, uint64_t credit)
+{
+	uint64_t at = entry & ~CREDITED;
+
+	if (!(entry & CREDITED))
+		return at;
+	return at > credit ? at - credit : 0;
+}
+
+static void bring_home(struct tokens *t, uint64_t credit, uint64_t now)
+{
+	while (t->cooling > 0 && comes_home(entry_at(t, 0), credit) <= now) {
+		t->head = (t->head + 1) & (t->size - 1);
+		t->cooling--;
+	}
+}
+
+uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now)
+{
+	uint64_t away;
+
+	bring_home(t, credit, now);
+	away = (uint64_t)t->held + t->cooling;
+	if (away < limit)
+		return now;
+	if (t->held >= limit)
+		return NEVER;
+	return max_u64(comes_home(entry_at(t, 0), credit),
+		       comes_home(entry_at(t, away - limit), credit));
+}
+
+/* Room for one entry more than are away, so that giving back cannot fail. */
+static int reserve(struct tokens *t)
+{
+	uint32_t away = t->held + t->cooling;
+	uint32_t size = t->size ? t->size * 2 : 4;
+	uint64_t *ring;
+
+	if (away < t->size)
+		return 0;
+	ring = calloc(size, sizeof(*ring));
+	if (!ring)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < t->cooling; i++)
+		ring[i] = entry_at(t, i);
+	free(t->ring);
+	t->ring = ring;
+	t->size = size;
+	t->head = 0;
+	return 0;
+}
+
+int tokens_take(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now, uint64_t *again)
+{
+	uint64_t at = tokens_ready_at(t, limit, credit, now);
+	int r;
+
+	if (at > now) {
+		*again = at;
+		return TOKENS_E_NONE;
+	}
+	r = reserve(t);
+	if (r < 0)
+		return r;
+	t->held++;
+	return 0;
+}
+
+void tokens_give(struct tokens *t, bool answered, uint64_t now)
+{
+	uint64_t entry = (now + TOKENS_WINDOW + 1) & ~CREDITED;
+
+	assert(t->held > 0);
+	assert(t->cooling < t->size);
+	t->held--;
+	t->ring[(t->head + t->cooling) & (t->size - 1)] = entry | (answered ? CREDITED : 0);
+	t->cooling++;
+}
+
+void tokens_put_back(struct tokens *t)
+{
+	assert(t->held > 0);
+	t->held--;
+}
+
+uint64_t tokens_home_at(const struct tokens *t)
+{
+	if (t->held > 0)
+		return NEVER;
+	return t->cooling > 0 ? entry_at(t, t->cooling - 1) & ~CREDITED : 0;
+}
+
+void tokens_deinit(struct tokens *t)
+{
+	free(t->ring);
+	*t = (struct tokens){ 0 };
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* One AppID: its budget, its rooms, its ledger. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/bucket.h"
+#include "core/config.h"
+#include "core/heap.h"
+#include "core/limit.h"
+#include "core/list.h"
+#include "core/outcome.h"
+#include "core/pacer.h"
+#include "core/request.h"
+#include "core/timer.h"
+
+/* How many different return codes are counted by their number; the rest share one count. */
+#define APP_CODES 64
+
+struct app {
+	uint32_t app_id;
+	const struct app_config *config; /* NULL: no longer configured */
+	struct bucket *bucket;
+	struct limit limit;
+	struct pacer pacer;
+	uint64_t held_until; /* startup_hold */
+	bool paused;
+
+	bool halted;
+	int64_t halt_code;
+	uint64_t probe_at;     /* halted: when a message may be tried */
+	struct request *probe; /* halted: the one that is being tried */
+
+	struct list link;     /* in the scheduler's retired, once removed */
+	struct list runnable; /* in the scheduler's runnable, when worth a look */
+	struct timer timer;   /* when it is worth a look */
+
+	struct list rooms;
+	size_t n_rooms;
+	struct list turns[_CLASS_N];      /* of struct lane, the next on top */
+	struct heap longest[_CLASS_N];    /* of struct lane, the longest queue on top */
+	struct list in[_REQUEST_STATE_N]; /* in flight, waiting; the queued are in their rooms */
+	size_t n[_REQUEST_STATE_N];       /* how many requests are in each state */
+
+	uint64_t accepted;    /* lines */
+	struct ledger ledger; /* of those: accepted = total + queued + waiting + in flight */
+	uint64_t retries;
+	struct {
+		int64_t code;
+		uint64_t n;
+	} codes[APP_CODES];
+	size_t n_codes;
+	uint64_t other_codes;
+};
+
+/* Returns 0 with the caller owning *@out, or -ENOMEM. */
+int app_new(struct app **out, const struct app_config *config, uint64_t now);
+
+/* Frees an AppID without rooms. Accepts NULL. */
+void app_free(struct app *app);
+
+/* N in force (limit.h). */
+uint64_t app_rate(const struct app *app, uint64_t now);
+
+/* Counts one return code by its number. */
+void app_count_code(struct app *app, int64_t code);
+
+/* Whether every accepted line is accounted for (design: promise 2). */
+bool app_adds_up(const struct app *app);

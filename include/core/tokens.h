@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* Tokens that come home one second after their request was answered. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base.h"
+
+/* The window that no more than N requests may fall into, as we measure it: one second
+ * and 100 µs, so that a server whose clock runs 100 ppm faster than ours still sees one. */
+#define TOKENS_WINDOW (NSEC_PER_SEC + 100 * NSEC_PER_USEC)
+
+/* Zeroed is "all at home". */
+struct tokens {
+	uint64_t *ring; /* when each comes home, oldest first; see tokens.c */
+	uint32_t size;  /* a power of two, or 0 */
+	uint32_t head;
+	uint32_t cooling; /* used entries of the ring */
+	uint32_t held;    /* taken and not given back */
+};
+
+enum {
+	_TOKENS_E_SUCCESS,
+	TOKENS_E_NONE
+};
+
+/* Takes a token if fewer than @limit are away. @credit is what may be taken off each
+ * answered token's time (credit.h). Returns 0; TOKENS_E_NONE with *@again set to when it
+ * is worth asking again (NEVER: not before one is given back); or -ENOMEM. */
+int tokens_take(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now, uint64_t *again);
+
+/* When a token may be taken: at or before @now means now. Only a hint for the future. */
+uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now);
+
+/* Gives back a token that was taken. @answered: its own answer came, so that the credit
+ * applies; else (timed out, reset, aborted) it may still be counted from now on. */
+void tokens_give(struct tokens *t, bool answered, uint64_t now);
+
+/* Gives back a token of which nothing was sent. */
+void tokens_put_back(struct tokens *t);
+
+/* When the last token is at home: NEVER while one is held, 0 when all are. */
+uint64_t tokens_home_at(const struct tokens *t);
+
+/* Frees the memory; all tokens are at home afterwards. */
+void tokens_deinit(struct tokens *t);

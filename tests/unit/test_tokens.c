@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/tokens.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "core/credit.h"
+#include "random.h"
+
+#define MS NSEC_PER_MSEC
+
+static void take_all(struct tokens *t, uint64_t limit, uint64_t now)
+{
+	uint64_t again;
+
+	for (uint64_t i = 0; i < limit; i++)
+		assert_int_equal(tokens_take(t, limit, 0, now, &again), 0);
+	assert_int_equal(tokens_take(t, limit, 0, now, &again), TOKENS_E_NONE);
+	assert_int_equal(again, NEVER);
+}
+
+static void test_a_token_comes_home_a_window_after_its_answer(void **state)
+{
+	struct tokens t = { 0 };
+	uint64_t again;
+
+	take_all(&t, 10, 0);
+	tokens_give(&t, true, 40 * MS);
+	assert_int_equal(tokens_take(&t, 10, 0, 40 * MS + NSEC_PER_SEC, &again), TOKENS_E_NONE);
+	assert_in_range(again, 40 * MS + TOKENS_WINDOW, 40 * MS + TOKENS_WINDOW + 1);
+	assert_int_equal(tokens_take(&t, 10, 0, again - 1, &again), TOKENS_E_NONE);
+	assert_int_equal(tokens_take(&t, 10, 0, again, &again), 0);
+	tokens_deinit(&t);
+}
+
+static void test_credit_brings_answered_tokens_home_earlier_and_no_others(void **state)
+{
+	struct tokens t = { 0 };
+	uint64_t again;
+
+	take_all(&t, 2, 0);
+	tokens_give(&t, true, 50 * MS);
+	tokens_give(&t, false, 60 * MS); /* timed out: may still be counted now */
+	assert_int_equal(tokens_take(&t, 2, 30 * MS, 50 * MS + TOKENS_WINDOW - 30 * MS + 1, &again),
+			 0);
+	assert_int_equal(tokens_take(&t, 2, 30 * MS, 60 * MS + TOKENS_WINDOW - 2, &again),
+			 TOKENS_E_NONE);
+	assert_int_equal(tokens_take(&t, 2, 30 * MS, 60 * MS + TOKENS_WINDOW + 1, &again), 0);
+	tokens_deinit(&t);
+}
+
+static void test_credit_that_is_withdrawn_counts_for_tokens_on_their_way_home(void **state)
+{
+	struct tokens t = { 0 };
+	uint64_t again;
+	uint64_t with_credit = 50 * MS + TOKENS_WINDOW - 40 * MS + 1;
+
+	take_all(&t, 1, 0);
+	tokens_give(&t, true, 50 * MS);
+	assert_true(tokens_ready_at(&t, 1, 40 * MS, 60 * MS) <= with_credit);
+	assert_int_equal(tokens_take(&t, 1, 0, with_credit, &again), TOKENS_E_NONE);
+	tokens_deinit(&t);
+}
+
+static void test_a_lower_limit_waits_for_enough_to_come_home(void **state)
+{
+	struct tokens t = { 0 };
+	uint64_t again;
+
+	take_all(&t, 10, 0);
+	for (uint64_t i = 0; i < 10; i++)
+		tokens_give(&t, true, i * MS);
+	/* Of ten away at most two may be, before a third is taken. */
+	assert_int_equal(tokens_take(&t, 3, 0, 500 * MS, &again), TOKENS_E_NONE);
+	assert_in_range(again, 7 * MS + TOKENS_WINDOW, 7 * MS + TOKENS_WINDOW + 1);
+	assert_int_equal(tokens_take(&t, 3, 0, again, &again), 0);
+	tokens_deinit(&t);
+}
+
+static void test_what_was_not_sent_is_at_home_at_once(void **state)
+{
+	struct tokens t = { 0 };
+	uint64_t again;
+
+	take_all(&t, 1, 0);
+	tokens_put_back(&t);
+	assert_int_equal(tokens_home_at(&t), 0);
+	assert_int_equal(tokens_take(&t, 1, 0, 0, &again), 0);
+	assert_int_equal(tokens_home_at(&t), NEVER);
+	tokens_deinit(&t);
+}
+
+/* Whatever the order of takes and answers, N + 1 takes lie more than a window apart
+ * measured from the answers of the first: the rule of tokens.c, checked by brute force. */
+static void test_no_token_is_used_again_within_a_window_of_its_answer(void **state)
+{
+	uint64_t seed = random_seed();
+	uint64_t now = NSEC_PER_SEC * 10;
+	uint64_t answered[5000];
+	size_t n_answered = 0;
+	size_t held = 0;
+	struct tokens t = { 0 };
+
+	while (n_answered < ARRAY_SIZE(answered)) {
+		uint64_t again = now;
+
+		if (held > 0 && random_next(&seed) % 2) {
+			tokens_give(&t, true, now);
+			answered[n_answered++] = now;
+			held--;
+		} else if (tokens_take(&t, 7, 0, now, &again) == 0) {
+			size_t recent = 0;
+
+			held++;
+			for (size_t i = n_answered; i > 0 && answered[i - 1] + NSEC_PER_SEC > now;
+			     i--)
+				recent++;
+			assert_true(held + recent <= 7);
+		}
+		now += random_next(&seed) % (100 * MS);
+	}
+	while (held-- > 0)
+		tokens_put_back(&t);
+	tokens_deinit(&t);
+}
+
+static void test_nothing_is_credited_on_few_samples(void **state)
+{
+	struct credit_estimate c = { 0 };
+
+	for (int i = 1; i < CREDIT_MIN_SAMPLES; i++) {
+		credit_learn(&c, 20 * MS, (uint64_t)i * MS);
+		assert_int_equal(c.value, 0);
+	}
+	credit_learn(&c, 20 * MS, 40 * MS);
+	assert_int_equal(c.value, 20 * MS);
+	credit_forget(&c);
+	assert_int_equal(c.value, 0);
+}
+
+static void test_the_margin_grows_with_the_spread_of_the_lowest(void **state)
+{
+	struct credit_estimate c = { 0 };
+
+	for (uint64_t i = 0; i < 40; i++)
+		credit_learn(&c, 20 * MS + i * MS / 10, i * MS);
+	/* The eighth lowest is 0.7 ms above the least. */
+	assert_int_equal(c.value, 20 * MS - 2 * (7 * MS / 10));
+	credit_learn(&c, 1 * MS, 50 * MS);
+	assert_int_equal(c.value, 0);
+}
+
+static void test_a_longer_line_is_noticed_within_some_minutes(void **state)
+{
+	struct credit_estimate c = { 0 };
+	uint64_t now = 0;
+
+	for (; now < 100 * NSEC_PER_SEC; now += 10 * MS)
+		credit_learn(&c, 20 * MS, now);
+	for (; now < 300 * NSEC_PER_SEC; now += 10 * MS)
+		credit_learn(&c, 50 * MS, now);
+	assert_int_equal(c.value, 50 * MS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_token_comes_home_a_window_after_its_answer),
+		cmocka_unit_test(test_credit_brings_answered_tokens_home_earlier_and_no_others),
+		cmocka_unit_test(test_credit_that_is_withdrawn_counts_for_tokens_on_their_way_home),
+		cmocka_unit_test(test_a_lower_limit_waits_for_enough_to_come_home),
+		cmocka_unit_test(test_what_was_not_sent_is_at_home_at_once),
+		cmocka_unit_test(test_no_token_is_used_again_within_a_window_of_its_answer),
+		cmocka_unit_test(test_nothing_is_credited_on_few_samples),
+		cmocka_unit_test(test_the_margin_grows_with_the_spread_of_the_lowest),
+		cmocka_unit_test(test_a_longer_line_is_noticed_within_some_minutes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
