@@ -1,0 +1,540 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One loop, one thread. Whatever happens (a line came, an answer came, a timer fired)
+ * only changes the scheduler's state; once a turn, before the loop sleeps, on_turn() reads
+ * the clock, lets the scheduler start what may be started, lets libcurl act on it, sends
+ * the replies that have come together and arms the one timer for the scheduler's next
+ * deadline.
+ */
+#include "edge/daemon.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "build.h"
+#include "core/buffer.h"
+#include "core/scheduler.h"
+#include "edge/clock.h"
+#include "edge/configfile.h"
+#include "edge/intake.h"
+#include "edge/listener.h"
+#include "edge/log.h"
+#include "edge/notify.h"
+#include "edge/transfer.h"
+
+/* Rounds of "start, let libcurl act" in one turn; what is left is done in the next. */
+#define ROUNDS_MOST 8
+
+/* What is under way when drain_timeout is over may still be answered. */
+#define DRAIN_GRACE_MS 1000
+
+/* Writers that are slow to read get this long to fetch their last replies. */
+#define FLUSH_MS 1000
+
+/* Descriptors beyond those for writers and connections: loop, sockets, files. */
+#define DESCRIPTORS_SPARE 64
+
+enum phase {
+	PHASE_RUNNING,
+	PHASE_DRAINING, /* no lines are taken, what is queued is sent */
+	PHASE_DROPPED,  /* what was queued is dropped, what is under way may be answered */
+	PHASE_FLUSHING, /* every fate has fallen, replies are still leaving */
+	PHASE_ENDED,
+};
+
+struct daemon {
+	const char *path;
+	struct config *config;
+	struct vault *vault;
+	uv_loop_t loop;
+	uv_prepare_t prepare;
+	uv_timer_t timer; /* for the scheduler's next deadline */
+	uv_timer_t phase_timer;
+	uv_timer_t watchdog;
+	uv_signal_t signals[3];
+	struct listener listener;
+	struct scheduler scheduler;
+	struct transfers *transfers;
+	struct intake *intake;
+	enum phase phase;
+};
+
+static const int signal_numbers[] = { SIGHUP, SIGTERM, SIGINT };
+
+/* What the core asks of the world. */
+
+static void on_fate(void *arg, struct request *r, const struct fate_report *f)
+{
+	struct daemon *d = arg;
+
+	if (log_wants(LOG_LEVEL_DEBUG))
+		log_debug("id=%.*s outcome=%s reason=%s attempts=%u waited_ms=%" PRIu64
+			  " took_ms=%" PRIu64,
+			  r->id_len, request_id(r), fate_outcome_name(f->fate),
+			  fate_reason_name(f->fate), r->attempts, f->waited / NSEC_PER_MSEC,
+			  f->took / NSEC_PER_MSEC);
+	if (r->writer)
+		intake_fate(d->intake, r, f);
+}
+
+static int on_random(void *arg, void *out, size_t n)
+{
+	return getrandom(out, n, 0) == (ssize_t)n ? 0 : -EIO;
+}
+
+static void log_verdict(struct buffer *out, const struct verdict *v)
+{
+	if (!v)
+		return;
+	if (v->has_code)
+		buffer_printf(out, " Code=%" PRId64 " Message=%s", v->code,
+			      log_quote(v->message, strlen(v->message)).text);
+	else
+		buffer_printf(out, " reason=%s status=%u", fate_reason_name(v->fate), v->status);
+}
+
+static const struct {
+	enum log_level level;
+	const char *sentence;
+} event_lines[] = {
+	[EVENT_STARTED] = { LOG_LEVEL_DEBUG, "started" },
+	[EVENT_RETRY] = { LOG_LEVEL_DEBUG, "will be tried again" },
+	[EVENT_SLOWED] = { LOG_LEVEL_WARNING,
+			   "the API says the AppID is too fast; requests a second now" },
+	[EVENT_ROOM_SLOWED] = { LOG_LEVEL_WARNING,
+				"the API says the room is too fast; requests a second now" },
+	[EVENT_HALTED] = { LOG_LEVEL_ERROR, "halted: the API refuses the AppID's configuration" },
+	[EVENT_RESUMED] = { LOG_LEVEL_INFO, "no longer halted" },
+	[EVENT_UPSTREAM_DOWN] = { LOG_LEVEL_ERROR, "the API cannot be reached" },
+	[EVENT_UPSTREAM_UP] = { LOG_LEVEL_INFO, "the API can be reached again" },
+};
+
+static void on_event(void *arg, const struct scheduler_event *e)
+{
+	_cleanup_(buffer_deinit) struct buffer line = { 0 };
+	const struct request *r = e->request;
+
+	if (!log_wants(event_lines[e->type].level))
+		return;
+	if (e->app)
+		buffer_printf(&line, "app=%" PRIu32 " ", e->app->app_id);
+	if (r)
+		buffer_printf(&line, "room=%s id=%.*s attempt=%u ",
+			      log_quote(request_room_id(r), r->room_id_len).text, r->id_len,
+			      request_id(r), r->attempts);
+	buffer_puts(&line, event_lines[e->type].sentence);
+	if (e->value > 0)
+		buffer_printf(&line, " %" PRIu64, e->value);
+	log_verdict(&line, e->verdict);
+	if (!line.failed)
+		log_line(event_lines[e->type].level, "%s", line.data);
+}
+
+static const struct scheduler_ops scheduler_ops = {
+	.fate = on_fate,
+	.event = on_event,
+	.random = on_random,
+};
+
+/* What the transport tells. */
+
+static void on_complete(void *arg, struct request *r, const struct answer *a)
+{
+	struct daemon *d = arg;
+
+	scheduler_complete(&d->scheduler, r, a, clock_now());
+}
+
+static void on_address_changed(void *arg)
+{
+	struct daemon *d = arg;
+
+	scheduler_upstream_changed(&d->scheduler);
+}
+
+static const struct transfers_ops transfers_ops = {
+	.complete = on_complete,
+	.address_changed = on_address_changed,
+};
+
+/* The turn. */
+
+static void stop_loop(struct daemon *d)
+{
+	d->phase = PHASE_ENDED;
+	uv_stop(&d->loop);
+}
+
+static void on_phase_over(uv_timer_t *timer)
+{
+	struct daemon *d = timer->data;
+
+	switch (d->phase) {
+	case PHASE_RUNNING:
+	case PHASE_ENDED:
+		return;
+	case PHASE_DRAINING:
+		d->phase = PHASE_DROPPED;
+		scheduler_drop(&d->scheduler, clock_now());
+		uv_timer_start(timer, on_phase_over, DRAIN_GRACE_MS, 0);
+		return;
+	case PHASE_DROPPED:
+		scheduler_abort(&d->scheduler, clock_now());
+		return;
+	case PHASE_FLUSHING:
+		stop_loop(d);
+		return;
+	}
+}
+
+static void end_if_done(struct daemon *d)
+{
+	if (d->phase == PHASE_DRAINING || d->phase == PHASE_DROPPED) {
+		if (!scheduler_is_empty(&d->scheduler))
+			return;
+		d->phase = PHASE_FLUSHING;
+		uv_timer_start(&d->phase_timer, on_phase_over, FLUSH_MS, 0);
+	}
+	if (d->phase == PHASE_FLUSHING && !intake_has_replies(d->intake))
+		stop_loop(d);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	/* A timer is a hint: on_turn() reads the clock and asks the scheduler. */
+}
+
+static void arm(struct daemon *d, uint64_t next, uint64_t now)
+{
+	uint64_t ms;
+
+	if (next == NEVER) {
+		uv_timer_stop(&d->timer);
+		return;
+	}
+	ms = next > now ? (next - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC : 1;
+	uv_timer_start(&d->timer, on_deadline, ms, 0);
+}
+
+static void on_turn(uv_prepare_t *prepare)
+{
+	struct daemon *d = prepare->data;
+	uint64_t next = 0;
+	uint64_t now = 0;
+	bool again = true;
+
+	for (int i = 0; i < ROUNDS_MOST && again; i++) {
+		now = clock_now();
+		scheduler_set_wall(&d->scheduler, clock_wall(), now);
+		next = scheduler_run(&d->scheduler, now);
+		again = transfers_turn(d->transfers);
+	}
+	if (again)
+		next = now;
+	end_if_done(d);
+	intake_flush(d->intake);
+	end_if_done(d);
+	arm(d, next, now);
+}
+
+/* Reloading. */
+
+static void log_lines(enum log_level level, const struct buffer *lines)
+{
+	for (size_t i = 0; lines->data && i < lines->len;) {
+		size_t n = strcspn(lines->data + i, "\n");
+
+		log_line(level, "%.*s", (int)n, lines->data + i);
+		i += n + 1;
+	}
+}
+
+static void warn_of_fixed_keys(const struct config *old, const struct config *new)
+{
+	const struct {
+		const char *key;
+		bool changed;
+	} fixed[] = {
+		{ "socket", strcmp(old->socket, new->socket) != 0 },
+		{ "socket_mode", old->socket_mode != new->socket_mode },
+		{ "socket_group", strcmp(old->socket_group, new->socket_group) != 0 },
+		{ "control_socket", strcmp(old->control_socket, new->control_socket) != 0 },
+		{ "metrics_listen", strcmp(old->metrics_listen, new->metrics_listen) != 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
+		if (fixed[i].changed)
+			log_warning("%s has changed: that takes effect at the next start",
+				    fixed[i].key);
+	}
+}
+
+/* Puts a configuration in force, or leaves everything as it is. */
+static int put_in_force(struct daemon *d, const struct config *c)
+{
+	int r = transfers_configure(d->transfers, c);
+
+	if (r < 0)
+		return r;
+	r = scheduler_configure(&d->scheduler, c, clock_now());
+	if (r < 0) {
+		(void)transfers_configure(d->transfers, d->config);
+		return r;
+	}
+	intake_configure(d->intake, c);
+	log_set_level((enum log_level)c->log_level);
+	return 0;
+}
+
+static void reload(struct daemon *d)
+{
+	_cleanup_(buffer_deinit) struct buffer errors = { 0 };
+	_cleanup_(config_freep) struct config *config = NULL;
+	struct vault *vault = NULL;
+	struct config *old = d->config;
+	int r;
+
+	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, uv_hrtime() / NSEC_PER_USEC);
+	r = configfile_load(&config, &vault, d->path, &errors);
+	if (r == 0)
+		r = put_in_force(d, config);
+	if (r == 0) {
+		warn_of_fixed_keys(old, config);
+		d->config = config;
+		config = old;
+		vault_free(d->vault);
+		d->vault = vault;
+		log_info("%s is in force: %zu AppIDs", d->path, d->config->n_apps);
+	} else {
+		vault_free(vault);
+		log_lines(LOG_LEVEL_ERROR, &errors);
+		log_error("%s is not used, all stays as it was: %s", d->path,
+			  r > 0 ? "it has errors" : strerror(-r));
+	}
+	notify("READY=1");
+}
+
+/* Stopping. */
+
+static void shut_down(struct daemon *d)
+{
+	uint64_t ms = d->config->drain_timeout / NSEC_PER_MSEC;
+
+	if (d->phase != PHASE_RUNNING) {
+		log_info("stopping now");
+		scheduler_abort(&d->scheduler, clock_now());
+		intake_flush(d->intake);
+		stop_loop(d);
+		return;
+	}
+	log_info("stopping: taking no more lines, sending what is queued for up to %" PRIu64 " ms",
+		 ms);
+	notify("STOPPING=1");
+	d->phase = PHASE_DRAINING;
+	intake_stop(d->intake);
+	scheduler_drain(&d->scheduler);
+	if (ms == 0)
+		on_phase_over(&d->phase_timer);
+	else
+		uv_timer_start(&d->phase_timer, on_phase_over, ms, 0);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct daemon *d = handle->data;
+
+	if (number != SIGHUP)
+		shut_down(d);
+	else if (d->phase == PHASE_RUNNING)
+		reload(d);
+}
+
+static void on_watchdog(uv_timer_t *timer)
+{
+	notify("WATCHDOG=1");
+}
+
+/* Starting. */
+
+static void protect(void)
+{
+	struct rlimit none = { 0 };
+
+	/* Secrets stay out of core dumps and of other processes' reach. */
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || (!HAVE_SANITIZER && prctl(PR_SET_DUMPABLE, 0) < 0))
+		log_warning("core dumps cannot be turned off: %s", strerror(errno));
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static void raise_descriptors(const struct config *c)
+{
+	rlim_t wanted = c->max_clients + c->max_in_flight + DESCRIPTORS_SPARE;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max < wanted)
+		log_warning("at most %llu descriptors are allowed, but max_clients and "
+			    "max_in_flight may need %llu (LimitNOFILE=, ulimit -n)",
+			    (unsigned long long)limit.rlim_max, (unsigned long long)wanted);
+}
+
+static int open_socket(struct daemon *d)
+{
+	_cleanup_(buffer_deinit) struct buffer why = { 0 };
+	const struct config *c = d->config;
+	int fd = notify_passed_socket("intake", &why);
+	int r = fd;
+
+	if (fd >= 0)
+		r = listener_adopt(&d->listener, fd, &why);
+	else if (fd == -1)
+		r = listener_open(&d->listener, c->socket, (mode_t)c->socket_mode, c->socket_gid,
+				  &why);
+	if (r < 0)
+		log_error("%s", why.len > 0 ? why.data : strerror(-r));
+	return r;
+}
+
+static void start_handles(struct daemon *d)
+{
+	uint64_t watchdog = notify_watchdog_ms();
+
+	uv_prepare_init(&d->loop, &d->prepare);
+	uv_timer_init(&d->loop, &d->timer);
+	uv_timer_init(&d->loop, &d->phase_timer);
+	uv_timer_init(&d->loop, &d->watchdog);
+	d->prepare.data = d;
+	d->phase_timer.data = d;
+	uv_prepare_start(&d->prepare, on_turn);
+	if (watchdog > 0)
+		uv_timer_start(&d->watchdog, on_watchdog, watchdog, watchdog);
+	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++) {
+		uv_signal_init(&d->loop, &d->signals[i]);
+		d->signals[i].data = d;
+		uv_signal_start(&d->signals[i], on_signal, signal_numbers[i]);
+	}
+}
+
+static void stop_handles(struct daemon *d)
+{
+	uv_close((uv_handle_t *)&d->prepare, NULL);
+	uv_close((uv_handle_t *)&d->timer, NULL);
+	uv_close((uv_handle_t *)&d->phase_timer, NULL);
+	uv_close((uv_handle_t *)&d->watchdog, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++)
+		uv_close((uv_handle_t *)&d->signals[i], NULL);
+}
+
+static void log_summary(const struct daemon *d)
+{
+	const struct scheduler *s = &d->scheduler;
+	struct ledger sum = s->refused;
+	_cleanup_(buffer_deinit) struct buffer line = { 0 };
+
+	for (size_t i = 0; i < s->n_apps; i++) {
+		for (enum fate f = 0; f < _FATE_N; f++)
+			sum.n[f] += s->apps[i]->ledger.n[f];
+	}
+	buffer_printf(&line, "stopped: lines=%" PRIu64, ledger_total(&sum));
+	for (enum fate f = 0; f < _FATE_N; f++) {
+		if (sum.n[f] > 0)
+			buffer_printf(&line, " %s%s%s=%" PRIu64, fate_outcome_name(f),
+				      *fate_reason_name(f) ? "/" : "", fate_reason_name(f),
+				      sum.n[f]);
+	}
+	if (!line.failed)
+		log_info("%s", line.data);
+	if (!scheduler_adds_up(s))
+		log_error("the ledger does not add up: this is a bug in barraged");
+}
+
+static int start_parts(struct daemon *d)
+{
+	uint64_t now = clock_now();
+	int r;
+
+	r = transfers_new(&d->transfers, &d->loop, d->config, &transfers_ops, d);
+	if (r < 0)
+		return r;
+	r = scheduler_init(&d->scheduler, transfers_transport(d->transfers), &scheduler_ops, d,
+			   now);
+	if (r == 0)
+		r = scheduler_configure(&d->scheduler, d->config, now);
+	if (r == 0)
+		r = intake_new(&d->intake, &d->loop, &d->listener, &d->scheduler, d->config);
+	return r;
+}
+
+/* Closes what start_parts() has opened, last things first. Returns whether the loop can be
+ * closed. */
+static bool stop_parts(struct daemon *d)
+{
+	bool closed = true;
+
+	if (d->intake)
+		intake_close(d->intake);
+	if (d->transfers) {
+		scheduler_deinit(&d->scheduler);
+		closed = transfers_close(d->transfers);
+	}
+	stop_handles(d);
+	uv_run(&d->loop, closed ? UV_RUN_DEFAULT : UV_RUN_NOWAIT);
+	return closed;
+}
+
+static int run(struct daemon *d)
+{
+	int r;
+
+	uv_loop_init(&d->loop);
+	start_handles(d);
+	r = start_parts(d);
+	if (r == 0) {
+		log_info("barraged " VERSION " listens on %s: %zu AppIDs, to %s",
+			 d->listener.path ? d->listener.path : "systemd's socket",
+			 d->config->n_apps, d->config->url);
+		notify("READY=1");
+		uv_run(&d->loop, UV_RUN_DEFAULT);
+		log_summary(d);
+	} else {
+		log_error("barraged cannot start: %s",
+			  r == -ENOTSUP ? "OpenSSL has no MD5 here, and ZEGO's signature is one"
+					: strerror(-r));
+	}
+	if (!stop_parts(d)) {
+		/* A name look-up hangs in a thread that nobody can stop; leave without it. */
+		listener_close(&d->listener);
+		_exit(r < 0);
+	}
+	if (uv_loop_close(&d->loop) != 0)
+		abort(); /* a handle was left open: a bug */
+	return r < 0;
+}
+
+int daemon_run(const char *path, struct config *config, struct vault *vault)
+{
+	struct daemon d = { .path = path, .config = config, .vault = vault };
+	int status = EXIT_FAILURE;
+
+	log_set_level((enum log_level)config->log_level);
+	protect();
+	raise_descriptors(config);
+	d.listener = (struct listener){ .fd = -1, .lock = -1 };
+	if (open_socket(&d) == 0)
+		status = run(&d);
+	listener_close(&d.listener);
+	config_free(d.config);
+	vault_free(d.vault);
+	return status;
+}

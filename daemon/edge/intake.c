@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writers are served in turns: one bounded read each, so that a flooding writer costs the
+ * others a turn and not their service. Replies gather in the writer's buffer and leave in
+ * one write at the end of the loop's turn; a writer that does not read them is never
+ * waited for.
+ *
+ * A writer's object lives as long as its connection is open or one of its requests that
+ * asked for a reply is under way: requests point to it. Requests without an id owe nobody
+ * anything and point to nobody.
+ */
+#include "edge/intake.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/buffer.h"
+#include "core/line.h"
+#include "core/list.h"
+#include "core/request.h"
+#include "edge/clock.h"
+#include "edge/log.h"
+
+#define READ_CHUNK   (16 * 1024) /* read from a writer in one turn: some 80 lines */
+#define ACCEPT_MOST  64          /* writers taken in one turn */
+#define ACCEPT_PAUSE 100         /* ms, when there is no descriptor for another writer */
+
+struct client {
+	struct intake *intake;
+	struct list link;
+	struct list unsent; /* in the intake's, while it has replies to send */
+	uv_poll_t poll;
+	int fd; /* -1: closed */
+	int events;
+	struct peer peer;
+	struct line_reader reader;
+	struct buffer replies;
+	size_t owed; /* requests under way that asked for a reply */
+	bool ended;  /* it has sent all that it will */
+	bool handle_closed;
+};
+
+struct intake {
+	uv_loop_t *loop;
+	struct scheduler *scheduler;
+	const struct config *config;
+	int listening;    /* the listener's */
+	uv_poll_t poll;   /* of it */
+	uv_timer_t pause; /* until accepting is tried again */
+	struct list clients;
+	struct list unsent;
+	size_t leftover; /* closed clients whose object still lives */
+	struct intake_counts counts;
+	struct log_limit no_descriptor;
+	struct log_limit not_admitted;
+	unsigned open_handles;
+	bool stopped;
+	bool closing;
+	char chunk[READ_CHUNK + 1];
+};
+
+static void on_event(uv_poll_t *poll, int status, int events);
+
+static void intake_free_if_done(struct intake *in)
+{
+	if (in->closing && in->open_handles == 0 && in->leftover == 0)
+		free(in);
+}
+
+/* Frees a closed client when nothing points to it any more. */
+static void client_free_if_done(struct client *c)
+{
+	struct intake *in = c->intake;
+
+	if (c->fd >= 0 || !c->handle_closed || c->owed > 0)
+		return;
+	free(c->peer.groups);
+	free(c);
+	in->leftover--;
+	intake_free_if_done(in);
+}
+
+static void on_client_closed(uv_handle_t *handle)
+{
+	struct client *c = handle->data;
+
+	c->handle_closed = true;
+	c->intake->open_handles--;
+	client_free_if_done(c);
+}
+
+static void client_close(struct client *c)
+{
+	struct intake *in = c->intake;
+
+	if (c->fd < 0)
+		return;
+	uv_poll_stop(&c->poll);
+	uv_close((uv_handle_t *)&c->poll, on_client_closed);
+	close(c->fd);
+	c->fd = -1;
+	line_deinit(&c->reader);
+	buffer_deinit(&c->replies);
+	list_unlink(&c->link);
+	list_unlink(&c->unsent);
+	in->counts.clients--;
+	in->leftover++;
+}
+
+/* Listens for what is still of interest; closes when nothing is. */
+static void client_settle(struct client *c)
+{
+	int events = 0;
+
+	if (c->fd < 0)
+		return;
+	if (c->ended && c->owed == 0 && c->replies.len == 0) {
+		client_close(c);
+		return;
+	}
+	if (!c->ended && !c->intake->stopped)
+		events |= UV_READABLE;
+	if (c->replies.len > 0 && !list_is_linked(&c->unsent))
+		events |= UV_WRITABLE;
+	if (events == c->events)
+		return;
+	c->events = events;
+	if (events == 0)
+		uv_poll_stop(&c->poll);
+	else if (uv_poll_start(&c->poll, events, on_event) < 0)
+		client_close(c);
+}
+
+static void client_flush(struct client *c)
+{
+	ssize_t n;
+
+	list_unlink(&c->unsent);
+	n = send(c->fd, c->replies.data, c->replies.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		client_close(c);
+		return;
+	}
+	if (n == (ssize_t)c->replies.len)
+		buffer_deinit(&c->replies); /* an idle writer holds nothing */
+	else if (n > 0)
+		buffer_consume(&c->replies, (size_t)n);
+	client_settle(c);
+}
+
+/* Makes sure that a reply just appended is sent, or takes it back: @before is how long
+ * the buffer was without it. */
+static void client_replied(struct client *c, size_t before)
+{
+	struct intake *in = c->intake;
+
+	if (c->replies.failed || c->replies.len > in->config->max_reply_backlog) {
+		in->counts.replies_discarded++;
+		c->replies.failed = false;
+		c->replies.len = before;
+		return;
+	}
+	if (!list_is_linked(&c->unsent) && !(c->events & UV_WRITABLE))
+		list_push_back(&in->unsent, &c->unsent);
+}
+
+void intake_fate(struct intake *in, const struct request *r, const struct fate_report *f)
+{
+	struct client *c = r->writer;
+	size_t before;
+
+	c->owed--;
+	if (c->fd < 0) {
+		in->counts.replies_lost++;
+		client_free_if_done(c);
+		return;
+	}
+	before = c->replies.len;
+	reply_fate(&c->replies, r, f);
+	client_replied(c, before);
+	/* Every reply may have been discarded, and then nothing else would close it. */
+	client_settle(c);
+}
+
+static void client_refused(struct client *c, const struct refusal *why, uint64_t number)
+{
+	size_t before = c->replies.len;
+
+	scheduler_refuse(c->intake->scheduler, why->fate);
+	reply_refusal(&c->replies, why, number);
+	client_replied(c, before);
+}
+
+static void log_refusal(struct intake *in, const struct client *c, const struct refusal *why,
+			uint64_t now)
+{
+	uint64_t before;
+
+	log_debug("peer=%d uid=%u outcome=rejected reason=%s", (int)c->peer.pid, c->peer.uid,
+		  fate_reason_name(why->fate));
+	if (why->fate != FATE_UNKNOWN_APP || !log_permit(&in->not_admitted, &before, now))
+		return;
+	log_warning("app=%u uid=%u gid=%u pid=%d: %s (%llu more since the last such line)",
+		    why->app_id, c->peer.uid, c->peer.gid, (int)c->peer.pid,
+		    why->not_admitted ? "this AppID is not for this writer"
+				      : "no such AppID is configured",
+		    (unsigned long long)before);
+}
+
+static void on_line(void *arg, char *line, size_t n, uint64_t number)
+{
+	struct client *c = arg;
+	struct intake *in = c->intake;
+	uint64_t now = clock_now();
+	struct refusal why = { .fate = FATE_TOO_LONG };
+	struct request *r;
+
+	if (!line) {
+		snprintf(why.error, sizeof(why.error),
+			 "the line is longer than %llu bytes (max_line)",
+			 (unsigned long long)in->config->max_line);
+	} else if (request_parse(&r, in->config, &c->peer, line, n, &why) == 0) {
+		if (r->id_len > 0) {
+			r->writer = c;
+			c->owed++;
+		}
+		scheduler_submit(in->scheduler, r, now);
+		return;
+	}
+	log_refusal(in, c, &why, now);
+	client_refused(c, &why, number);
+}
+
+static void client_end(struct client *c)
+{
+	line_end(&c->reader, on_line, c);
+	c->ended = true;
+	client_settle(c);
+}
+
+static void client_read(struct client *c)
+{
+	struct intake *in = c->intake;
+	ssize_t n = recv(c->fd, in->chunk, READ_CHUNK, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		/* Reset by its writer or ended by it: what has come has come. */
+		client_end(c);
+		return;
+	}
+	line_feed(&c->reader, in->chunk, (size_t)n, in->config->max_line, on_line, c);
+	client_settle(c);
+}
+
+static void on_event(uv_poll_t *poll, int status, int events)
+{
+	struct client *c = poll->data;
+
+	if (status < 0) {
+		client_close(c);
+		return;
+	}
+	if (events & UV_WRITABLE)
+		client_flush(c);
+	if (c->fd >= 0 && events & UV_READABLE && !c->ended)
+		client_read(c);
+}
+
+/* Accepting. */
+
+static void read_peer(struct peer *p, int fd)
+{
+	struct ucred cred = { .pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1 };
+	socklen_t size = sizeof(cred);
+	gid_t groups[256];
+	socklen_t groups_size = sizeof(groups);
+
+	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size);
+	*p = (struct peer){ .uid = cred.uid, .gid = cred.gid, .pid = cred.pid };
+	/* Without its groups, or the memory for them, a writer just has fewer rights. */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &groups_size) < 0 || groups_size == 0)
+		return;
+	p->groups = malloc(groups_size);
+	if (!p->groups)
+		return;
+	memcpy(p->groups, groups, groups_size);
+	p->n_groups = groups_size / sizeof(*groups);
+}
+
+static int client_new(struct intake *in, int fd)
+{
+	struct client *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	if (uv_poll_init(in->loop, &c->poll, fd) < 0) {
+		free(c);
+		return -ENOMEM;
+	}
+	c->intake = in;
+	c->poll.data = c;
+	c->fd = fd;
+	list_init(&c->unsent);
+	read_peer(&c->peer, fd);
+	list_push_back(&in->clients, &c->link);
+	in->open_handles++;
+	in->counts.clients++;
+	in->counts.connected++;
+	client_settle(c);
+	return 0;
+}
+
+static void turn_away(struct intake *in, int fd)
+{
+	struct refusal why = { .fate = FATE_TOO_MANY_CLIENTS };
+	struct buffer reply = { 0 };
+
+	in->counts.turned_away++;
+	scheduler_refuse(in->scheduler, why.fate);
+	snprintf(why.error, sizeof(why.error), "%llu writers are connected (max_clients)",
+		 (unsigned long long)in->config->max_clients);
+	reply_refusal(&reply, &why, 0);
+	if (!reply.failed)
+		(void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	buffer_deinit(&reply);
+	close(fd);
+}
+
+static void on_connection(uv_poll_t *poll, int status, int events);
+
+static void start_accepting(struct intake *in)
+{
+	uv_poll_start(&in->poll, UV_READABLE, on_connection);
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct intake *in = timer->data;
+
+	if (!in->stopped)
+		start_accepting(in);
+}
+
+/* The writer stays in the backlog; without a pause the loop would spin on it. */
+static void pause_accepting(struct intake *in, int error)
+{
+	uint64_t before;
+
+	uv_poll_stop(&in->poll);
+	uv_timer_start(&in->pause, on_pause_over, ACCEPT_PAUSE, 0);
+	if (log_permit(&in->no_descriptor, &before, clock_now()))
+		log_warning("a writer cannot be taken in: %s (%llu more since the last such line)",
+			    strerror(error), (unsigned long long)before);
+}
+
+static bool is_passing(int error)
+{
+	return error == EINTR || error == ECONNABORTED || error == EPROTO || error == EPERM;
+}
+
+static void on_connection(uv_poll_t *poll, int status, int events)
+{
+	struct intake *in = poll->data;
+
+	for (int i = 0; i < ACCEPT_MOST; i++) {
+		int fd = accept4(in->listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0 && errno == EAGAIN)
+			return;
+		if (fd < 0 && is_passing(errno))
+			continue;
+		if (fd < 0) {
+			pause_accepting(in, errno);
+			return;
+		}
+		if (in->counts.clients >= in->config->max_clients)
+			turn_away(in, fd);
+		else if (client_new(in, fd) < 0)
+			close(fd);
+	}
+}
+
+/* The whole. */
+
+int intake_new(struct intake **out, uv_loop_t *loop, const struct listener *l, struct scheduler *s,
+	       const struct config *c)
+{
+	struct intake *in = calloc(1, sizeof(*in));
+	int r;
+
+	if (!in)
+		return -ENOMEM;
+	in->loop = loop;
+	in->scheduler = s;
+	in->config = c;
+	in->listening = l->fd;
+	list_init(&in->clients);
+	list_init(&in->unsent);
+	r = uv_poll_init(loop, &in->poll, l->fd);
+	if (r < 0) {
+		free(in);
+		return r;
+	}
+	uv_timer_init(loop, &in->pause);
+	in->poll.data = in;
+	in->pause.data = in;
+	in->open_handles = 2;
+	start_accepting(in);
+	*out = in;
+	return 0;
+}
+
+void intake_configure(struct intake *in, const struct config *c)
+{
+	in->config = c;
+}
+
+void intake_flush(struct intake *in)
+{
+	while (!list_is_empty(&in->unsent))
+		client_flush(list_first(&in->unsent, struct client, unsent));
+}
+
+void intake_stop(struct intake *in)
+{
+	in->stopped = true;
+	uv_poll_stop(&in->poll);
+	uv_timer_stop(&in->pause);
+	list_for_each_safe (node, &in->clients)
+		client_settle(list_entry(node, struct client, link));
+}
+
+bool intake_has_replies(const struct intake *in)
+{
+	list_for_each (node, &in->clients) {
+		if (list_entry(node, struct client, link)->replies.len > 0)
+			return true;
+	}
+	return false;
+}
+
+const struct intake_counts *intake_counts(const struct intake *in)
+{
+	return &in->counts;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct intake *in = handle->data;
+
+	in->open_handles--;
+	intake_free_if_done(in);
+}
+
+void intake_close(struct intake *in)
+{
+	in->closing = true;
+	in->stopped = true;
+	while (!list_is_empty(&in->clients))
+		client_close(list_first(&in->clients, struct client, link));
+	uv_close((uv_handle_t *)&in->poll, on_handle_closed);
+	uv_close((uv_handle_t *)&in->pause, on_handle_closed);
+}

@@ -1,0 +1,899 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libcurl's multi interface on libuv's loop, driven the cheap way: a constant URL with
+ * the query in CURLOPT_REQUEST_TARGET, and one uv_poll for each socket from its opening
+ * to its closing, re-armed only when libcurl's interest changes.
+ *
+ * Rules that hold this together:
+ * - No libcurl call from a libcurl callback. Callbacks note and arm, nothing else.
+ * - Ended transfers are collected after every curl_multi_socket_action().
+ * - One attempt is one request on the wire: when libcurl wants to send a request again on
+ *   a fresh connection because a kept one died, CURLOPT_PREREQFUNCTION refuses, and the
+ *   core decides whether another token is spent.
+ * - The request's URL carries its signature and is never logged.
+ */
+#include "edge/transfer.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "build.h"
+#include "core/buffer.h"
+#include "core/list.h"
+#include "core/target.h"
+#include "edge/clock.h"
+#include "edge/log.h"
+#include "edge/resolver.h"
+
+#define BODY_MOST      (64 * 1024)
+#define BODY_KEPT      4096 /* memory that an idle slot may keep for its next answer */
+#define ADDRESSES_MOST 16
+#define TURNS_MOST     16
+
+/* A connection unused for so long is not used again: shorter than servers commonly keep
+ * theirs, so that a request rarely meets one that is just being closed. */
+#define CONNECTION_IDLE_SECONDS 50L
+/* And none lives longer than this, so that a change of address or certificate is
+ * followed. */
+#define CONNECTION_LIFE_SECONDS 300L
+
+#define RETRY_AFTER_LEAST (NSEC_PER_SEC / 10)
+#define RETRY_AFTER_MOST  (60 * NSEC_PER_SEC)
+
+/* One libcurl handle, used again and again. */
+struct slot {
+	struct transfers *transfers;
+	struct list link; /* idle, or parked, or active */
+	CURL *easy;
+	struct request *request; /* NULL: idle */
+	struct buffer target;
+	struct buffer body;
+	struct curl_slist *resolve; /* while a transfer carries new addresses */
+	uint64_t parked_at;
+	uint64_t settings; /* which ones it was set up with */
+	unsigned sent;     /* times that libcurl was about to send */
+	bool parked;       /* waits for the host's address */
+};
+
+/* One socket of libcurl's. */
+struct watch {
+	uv_poll_t poll;
+	struct transfers *transfers;
+	int fd;
+	int events; /* UV_READABLE, UV_WRITABLE that are armed */
+	bool idle;  /* libcurl does not look at it now */
+};
+
+struct transfers {
+	struct transport transport;
+	struct transfers_ops ops;
+	void *arg;
+	uv_loop_t *loop;
+	CURLM *multi;
+	uv_timer_t timer;      /* libcurl's */
+	uv_timer_t park_timer; /* of the first parked */
+	bool kick;             /* libcurl wants to be called at once */
+	bool ended;            /* an attempt ended since transfers_turn() began */
+	struct resolver *resolver;
+	bool new_addresses; /* the next transfer tells them to libcurl */
+	const struct config *config;
+	uint64_t settings;
+	char *host; /* of the URL, or of the proxy: what is looked up */
+	char *port;
+	char *scheme;
+	char *path;
+	struct list idle;
+	struct list parked;
+	struct list active;
+	struct watch **watches; /* by descriptor */
+	size_t n_watches;
+	uint64_t addresses[ADDRESSES_MOST]; /* hashes of those seen */
+	size_t n_addresses;
+	uint64_t connections;
+	unsigned open_handles; /* uv handles not yet closed, once closing */
+	bool closing;
+};
+
+static long to_ms(uint64_t ns)
+{
+	return (long)((ns + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+}
+
+/* Ending an attempt. */
+
+static const struct {
+	CURLcode code;
+	enum transport_result result;
+} results[] = {
+	{ CURLE_OK, TRANSPORT_ANSWERED },
+	{ CURLE_COULDNT_RESOLVE_HOST, TRANSPORT_DNS },
+	{ CURLE_COULDNT_RESOLVE_PROXY, TRANSPORT_DNS },
+	{ CURLE_COULDNT_CONNECT, TRANSPORT_CONNECT },
+	{ CURLE_PROXY, TRANSPORT_CONNECT },
+	{ CURLE_SSL_CONNECT_ERROR, TRANSPORT_TLS },
+	{ CURLE_PEER_FAILED_VERIFICATION, TRANSPORT_TLS },
+	{ CURLE_SSL_CERTPROBLEM, TRANSPORT_TLS },
+	{ CURLE_SSL_CIPHER, TRANSPORT_TLS },
+	{ CURLE_SSL_CACERT_BADFILE, TRANSPORT_TLS },
+	{ CURLE_SSL_ISSUER_ERROR, TRANSPORT_TLS },
+	{ CURLE_OPERATION_TIMEDOUT, TRANSPORT_TIMEOUT },
+	{ CURLE_UNSUPPORTED_PROTOCOL, TRANSPORT_BROKEN }, /* HTTP/0.9 */
+	{ CURLE_WEIRD_SERVER_REPLY, TRANSPORT_BROKEN },
+	{ CURLE_WRITE_ERROR, TRANSPORT_BROKEN }, /* our own limit of the body */
+	{ CURLE_FILESIZE_EXCEEDED, TRANSPORT_BROKEN },
+	{ CURLE_BAD_CONTENT_ENCODING, TRANSPORT_BROKEN },
+};
+
+static enum transport_result result_of(CURLcode code, bool written)
+{
+	/* What a giant header line is reported as, too. */
+	if (code == CURLE_OUT_OF_MEMORY)
+		return written ? TRANSPORT_BROKEN : TRANSPORT_MEMORY;
+	for (size_t i = 0; i < ARRAY_SIZE(results); i++) {
+		if (results[i].code == code)
+			return results[i].result;
+	}
+	return TRANSPORT_NETWORK;
+}
+
+static long info_long(CURL *easy, CURLINFO what)
+{
+	long value = 0;
+
+	return curl_easy_getinfo(easy, what, &value) == CURLE_OK ? value : 0;
+}
+
+static uint64_t info_time(CURL *easy, CURLINFO what)
+{
+	curl_off_t us = 0;
+
+	if (curl_easy_getinfo(easy, what, &us) != CURLE_OK || us < 0)
+		return 0;
+	return (uint64_t)us * NSEC_PER_USEC;
+}
+
+static uint64_t retry_after_of(CURL *easy)
+{
+	curl_off_t seconds = 0;
+
+	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds <= 0)
+		return 0;
+	if ((uint64_t)seconds >= RETRY_AFTER_MOST / NSEC_PER_SEC)
+		return RETRY_AFTER_MOST;
+	return max_u64((uint64_t)seconds * NSEC_PER_SEC, RETRY_AFTER_LEAST);
+}
+
+/* Time to first byte on a connection that was there already, or 0. */
+static uint64_t round_trip_of(CURL *easy)
+{
+	uint64_t sent = info_time(easy, CURLINFO_PRETRANSFER_TIME_T);
+	uint64_t first = info_time(easy, CURLINFO_STARTTRANSFER_TIME_T);
+
+	if (info_long(easy, CURLINFO_NUM_CONNECTS) != 0 || first <= sent)
+		return 0;
+	return first - sent;
+}
+
+static void slot_rest(struct slot *slot)
+{
+	slot->request = NULL;
+	slot->parked = false;
+	slot->sent = 0;
+	if (slot->resolve) {
+		curl_easy_setopt(slot->easy, CURLOPT_RESOLVE, NULL);
+		curl_slist_free_all(slot->resolve);
+		slot->resolve = NULL;
+	}
+	if (slot->body.size > BODY_KEPT)
+		buffer_deinit(&slot->body);
+	slot->body.len = 0;
+	list_unlink(&slot->link);
+	list_push_front(&slot->transfers->idle, &slot->link);
+}
+
+static void slot_end(struct slot *slot, const struct answer *a)
+{
+	struct transfers *t = slot->transfers;
+	struct request *r = slot->request;
+
+	t->ended = true;
+	r->transfer = NULL;
+	t->ops.complete(t->arg, r, a);
+	slot_rest(slot);
+}
+
+static void slot_done(struct slot *slot, CURLcode code)
+{
+	CURL *easy = slot->easy;
+	struct answer a = { .written = info_long(easy, CURLINFO_REQUEST_SIZE) > 0 };
+
+	a.result = result_of(code, a.written);
+	if (slot->body.failed)
+		a.result = TRANSPORT_BROKEN;
+	if (a.result == TRANSPORT_ANSWERED) {
+		a.status = (unsigned)info_long(easy, CURLINFO_RESPONSE_CODE);
+		a.retry_after = retry_after_of(easy);
+		a.round_trip = round_trip_of(easy);
+		a.body = slot->body.len > 0 ? slot->body.data : "";
+		a.body_len = slot->body.len;
+	} else if (log_wants(LOG_LEVEL_DEBUG)) {
+		log_debug("transfer: %s (libcurl's %d)", curl_easy_strerror(code), code);
+	}
+	curl_multi_remove_handle(slot->transfers->multi, easy);
+	slot_end(slot, &a);
+}
+
+static void collect(struct transfers *t)
+{
+	CURLMsg *message;
+	int left;
+
+	while ((message = curl_multi_info_read(t->multi, &left))) {
+		struct slot *slot = NULL;
+		CURLcode code = message->data.result; /* the message dies with the handle */
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&slot);
+		slot_done(slot, code);
+	}
+}
+
+/* libcurl's documentation leaves all transfers undefined after such an error, and a
+ * sender that does not know what it has sent must stop. */
+static void act(struct transfers *t, curl_socket_t fd, int flags)
+{
+	int running;
+	CURLMcode code = curl_multi_socket_action(t->multi, fd, flags, &running);
+
+	if (code != CURLM_OK) {
+		log_error("libcurl: %s", curl_multi_strerror(code));
+		abort();
+	}
+	collect(t);
+}
+
+/* libcurl's timer. */
+
+static void on_timeout(uv_timer_t *timer)
+{
+	struct transfers *t = timer->data;
+
+	act(t, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static int want_timer(CURLM *multi, long ms, void *arg)
+{
+	struct transfers *t = arg;
+
+	t->kick = ms == 0;
+	if (t->closing)
+		return 0;
+	if (ms > 0)
+		uv_timer_start(&t->timer, on_timeout, (uint64_t)ms, 0);
+	else
+		uv_timer_stop(&t->timer);
+	return 0;
+}
+
+bool transfers_turn(struct transfers *t)
+{
+	bool ended;
+
+	for (int i = 0; i < TURNS_MOST && t->kick; i++) {
+		t->kick = false;
+		act(t, CURL_SOCKET_TIMEOUT, 0);
+	}
+	if (t->kick) {
+		t->kick = false;
+		uv_timer_start(&t->timer, on_timeout, 1, 0); /* 0 would starve the loop */
+	}
+	ended = t->ended;
+	t->ended = false;
+	return ended;
+}
+
+/* Sockets. */
+
+/* The last handle takes the object with it. */
+static void handle_closed(struct transfers *t)
+{
+	t->open_handles--;
+	if (t->closing && t->open_handles == 0)
+		free(t);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+	struct watch *w = handle->data;
+	struct transfers *t = w->transfers;
+
+	free(w);
+	handle_closed(t);
+}
+
+static void watch_close(struct transfers *t, int fd)
+{
+	struct watch *w = (size_t)fd < t->n_watches ? t->watches[fd] : NULL;
+
+	if (!w)
+		return;
+	t->watches[fd] = NULL;
+	uv_poll_stop(&w->poll);
+	uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events)
+{
+	struct watch *w = poll->data;
+	int flags = 0;
+
+	if (w->idle) {
+		/* The server closed it, or had more to say: libcurl finds out before it
+		 * uses the connection again. Until then the event would come for ever. */
+		uv_poll_stop(poll);
+		w->events = 0;
+		return;
+	}
+	if (status < 0) {
+		flags = CURL_CSELECT_ERR;
+		w->events = 0; /* libuv has stopped watching */
+	}
+	if (events & UV_READABLE)
+		flags |= CURL_CSELECT_IN;
+	if (events & UV_WRITABLE)
+		flags |= CURL_CSELECT_OUT;
+	act(w->transfers, w->fd, flags); /* the watch may be gone afterwards */
+}
+
+static struct watch *watch_new(struct transfers *t, int fd)
+{
+	struct watch *w;
+
+	if ((size_t)fd >= t->n_watches) {
+		size_t n = (size_t)fd + 64;
+		struct watch **watches = reallocarray(t->watches, n, sizeof(struct watch *));
+
+		if (!watches)
+			return NULL;
+		memset(watches + t->n_watches, 0, (n - t->n_watches) * sizeof(struct watch *));
+		t->watches = watches;
+		t->n_watches = n;
+	}
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return NULL;
+	if (uv_poll_init(t->loop, &w->poll, fd) < 0) {
+		free(w);
+		return NULL;
+	}
+	w->poll.data = w;
+	w->transfers = t;
+	w->fd = fd;
+	t->open_handles++;
+	t->watches[fd] = w;
+	return w;
+}
+
+static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
+{
+	struct transfers *t = arg;
+	struct watch *w = (size_t)fd < t->n_watches ? t->watches[fd] : NULL;
+	int events = 0;
+
+	if (what == CURL_POLL_REMOVE) {
+		if (w)
+			w->idle = true;
+		return 0;
+	}
+	if (!w)
+		w = watch_new(t, fd);
+	if (!w)
+		return -1; /* aborts every transfer: there is no memory for one */
+	if (what & CURL_POLL_IN)
+		events |= UV_READABLE;
+	if (what & CURL_POLL_OUT)
+		events |= UV_WRITABLE;
+	w->idle = false;
+	if (events == w->events)
+		return 0;
+	w->events = events;
+	return uv_poll_start(&w->poll, events, on_socket) < 0 ? -1 : 0;
+}
+
+static void note_address(struct transfers *t, const struct curl_sockaddr *a)
+{
+	uint64_t hash = UINT64_C(14695981039346656037);
+
+	for (unsigned i = 0; i < a->addrlen; i++)
+		hash = (hash ^ ((const unsigned char *)&a->addr)[i]) * UINT64_C(1099511628211);
+	for (size_t i = 0; i < t->n_addresses; i++) {
+		if (t->addresses[i] == hash)
+			return;
+	}
+	if (t->n_addresses == ADDRESSES_MOST)
+		t->n_addresses = 0;
+	t->addresses[t->n_addresses++] = hash;
+	t->ops.address_changed(t->arg);
+}
+
+static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+	struct transfers *t = arg;
+	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
+
+	if (fd < 0)
+		return CURL_SOCKET_BAD;
+	t->connections++;
+	note_address(t, a);
+	return fd;
+}
+
+static int want_close(void *arg, curl_socket_t fd)
+{
+	/* libuv must let go of the descriptor before its number can be used again. */
+	watch_close(arg, fd);
+	return close(fd);
+}
+
+/* A slot and its settings. */
+
+static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
+{
+	struct slot *slot = arg;
+
+	n *= size;
+	if (slot->body.len + n > BODY_MOST)
+		return 0; /* ends the transfer with CURLE_WRITE_ERROR */
+	buffer_append(&slot->body, bytes, n);
+	return slot->body.failed ? 0 : n;
+}
+
+static int on_send(void *arg, char *remote, char *local, int remote_port, int local_port)
+{
+	struct slot *slot = arg;
+
+	return slot->sent++ > 0 ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+#define SET(option, value)                                                                         \
+	do {                                                                                       \
+		CURLcode code_ = curl_easy_setopt(easy, CURLOPT_##option, value);                  \
+		if (code_ != CURLE_OK) {                                                           \
+			log_error("libcurl refuses " #option ": %s", curl_easy_strerror(code_));   \
+			return -EINVAL;                                                            \
+		}                                                                                  \
+	} while (0)
+
+/* What never changes. */
+static int slot_set_up(struct slot *slot)
+{
+	CURL *easy = slot->easy;
+	struct transfers *t = slot->transfers;
+
+	SET(PRIVATE, slot);
+	SET(NOSIGNAL, 1L);
+	SET(NOPROXY, "");
+	SET(NETRC, (long)CURL_NETRC_IGNORED);
+	SET(FOLLOWLOCATION, 0L);
+	SET(USERAGENT, "barraged/" VERSION);
+	SET(HTTP09_ALLOWED, 0L);
+	SET(WRITEFUNCTION, on_body);
+	SET(WRITEDATA, slot);
+	SET(MAXFILESIZE, (long)BODY_MOST);
+	SET(PREREQFUNCTION, on_send);
+	SET(PREREQDATA, slot);
+	SET(OPENSOCKETFUNCTION, want_open);
+	SET(OPENSOCKETDATA, t);
+	SET(CLOSESOCKETFUNCTION, want_close);
+	SET(CLOSESOCKETDATA, t);
+	SET(SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	SET(SSL_VERIFYPEER, 1L);
+	SET(SSL_VERIFYHOST, 2L);
+	SET(TCP_KEEPALIVE, 1L);
+	SET(MAXAGE_CONN, CONNECTION_IDLE_SECONDS);
+	SET(MAXLIFETIME_CONN, CONNECTION_LIFE_SECONDS);
+	SET(QUICK_EXIT, 1L);
+	return 0;
+}
+
+/* What the configuration says. */
+static int slot_configure(struct slot *slot)
+{
+	CURL *easy = slot->easy;
+	struct transfers *t = slot->transfers;
+	const struct config *c = t->config;
+
+	SET(URL, c->url);
+	SET(PROTOCOLS_STR, t->scheme);
+	SET(REDIR_PROTOCOLS_STR, "https");
+	SET(PROXY, c->proxy);
+	if (*c->ca_file) {
+		SET(CAINFO, c->ca_file);
+		SET(CAPATH, NULL);
+	}
+	SET(CONNECTTIMEOUT_MS, to_ms(c->connect_timeout));
+	SET(TIMEOUT_MS, to_ms(c->timeout));
+	if (c->http_version == HTTP_2) {
+		SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+		SET(PIPEWAIT, 1L);
+	} else {
+		SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+		SET(PIPEWAIT, 0L);
+	}
+	slot->settings = t->settings;
+	return 0;
+}
+
+static void slot_free(struct slot *slot)
+{
+	list_unlink(&slot->link);
+	curl_easy_cleanup(slot->easy);
+	curl_slist_free_all(slot->resolve);
+	buffer_deinit(&slot->target);
+	buffer_deinit(&slot->body);
+	free(slot);
+}
+
+static int slot_new(struct slot **out, struct transfers *t)
+{
+	struct slot *slot = calloc(1, sizeof(*slot));
+	int r;
+
+	if (!slot)
+		return -ENOMEM;
+	list_init(&slot->link);
+	slot->transfers = t;
+	slot->easy = curl_easy_init();
+	r = slot->easy ? slot_set_up(slot) : -ENOMEM;
+	if (r < 0) {
+		slot_free(slot);
+		return r;
+	}
+	*out = slot;
+	return 0;
+}
+
+/* An idle slot, set up as the configuration in force says; not on a list. */
+static int slot_get(struct slot **out, struct transfers *t)
+{
+	struct slot *slot = NULL;
+	int r;
+
+	if (!list_is_empty(&t->idle)) {
+		slot = list_first(&t->idle, struct slot, link);
+		list_unlink(&slot->link);
+	} else {
+		r = slot_new(&slot, t);
+		if (r < 0)
+			return r;
+	}
+	if (slot->settings != t->settings) {
+		/* A reset forgets what the new configuration no longer mentions. */
+		curl_easy_reset(slot->easy);
+		r = slot_set_up(slot);
+		if (r == 0)
+			r = slot_configure(slot);
+		if (r < 0) {
+			slot_free(slot);
+			return r;
+		}
+	}
+	*out = slot;
+	return 0;
+}
+
+/* Starting and aborting. */
+
+/* Tells libcurl the addresses by the next transfer; its cache is the multi handle's. */
+static int carry_addresses(struct slot *slot, const char *addresses)
+{
+	struct transfers *t = slot->transfers;
+	struct buffer entry = { 0 };
+
+	if (!t->new_addresses || resolver_is_literal(t->resolver))
+		return 0;
+	buffer_printf(&entry, "%s:%s:%s", t->host, t->port, addresses);
+	if (!entry.failed)
+		slot->resolve = curl_slist_append(NULL, entry.data);
+	buffer_deinit(&entry);
+	if (!slot->resolve)
+		return -ENOMEM;
+	t->new_addresses = false;
+	return curl_easy_setopt(slot->easy, CURLOPT_RESOLVE, slot->resolve) == CURLE_OK ? 0
+											: -ENOMEM;
+}
+
+static int slot_go(struct slot *slot, const char *addresses)
+{
+	struct transfers *t = slot->transfers;
+
+	if (carry_addresses(slot, addresses) < 0)
+		return -ENOMEM;
+	slot->parked = false;
+	list_unlink(&slot->link);
+	list_push_back(&t->active, &slot->link);
+	return curl_multi_add_handle(t->multi, slot->easy) == CURLM_OK ? 0 : -ENOMEM;
+}
+
+static void on_park_timeout(uv_timer_t *timer);
+
+static void arm_park_timer(struct transfers *t)
+{
+	uint64_t now = clock_now();
+	uint64_t at;
+
+	if (list_is_empty(&t->parked)) {
+		uv_timer_stop(&t->park_timer);
+		return;
+	}
+	at = list_first(&t->parked, struct slot, link)->parked_at + t->config->connect_timeout;
+	uv_timer_start(&t->park_timer, on_park_timeout, at > now ? (uint64_t)to_ms(at - now) : 1,
+		       0);
+}
+
+static void fail_parked(struct transfers *t, uint64_t parked_before)
+{
+	static const struct answer dns = { .result = TRANSPORT_DNS };
+
+	while (!list_is_empty(&t->parked)) {
+		struct slot *slot = list_first(&t->parked, struct slot, link);
+
+		if (slot->parked_at > parked_before)
+			break;
+		slot_end(slot, &dns);
+	}
+	arm_park_timer(t);
+}
+
+static void on_park_timeout(uv_timer_t *timer)
+{
+	struct transfers *t = timer->data;
+
+	fail_parked(t, clock_now() - t->config->connect_timeout);
+}
+
+static void on_addresses(void *arg, const char *addresses, bool changed)
+{
+	static const struct answer memory = { .result = TRANSPORT_MEMORY };
+	struct transfers *t = arg;
+
+	if (changed)
+		t->new_addresses = true;
+	if (!addresses) {
+		fail_parked(t, NEVER);
+		return;
+	}
+	while (!list_is_empty(&t->parked)) {
+		struct slot *slot = list_first(&t->parked, struct slot, link);
+
+		if (slot_go(slot, addresses) < 0)
+			slot_end(slot, &memory);
+	}
+	arm_park_timer(t);
+}
+
+static void park(struct slot *slot, uint64_t now)
+{
+	struct transfers *t = slot->transfers;
+
+	slot->parked = true;
+	slot->parked_at = now;
+	list_push_back(&t->parked, &slot->link);
+	if (slot->link.prev == &t->parked)
+		arm_park_timer(t);
+}
+
+static int start(struct transport *transport, struct request *r, const struct signature *s)
+{
+	struct transfers *t = container_of(transport, struct transfers, transport);
+	uint64_t now = clock_now();
+	const char *addresses;
+	struct slot *slot;
+	int e;
+
+	e = slot_get(&slot, t);
+	if (e < 0)
+		return e;
+	slot->target.len = 0;
+	target_print(&slot->target, t->path, r, s);
+	if (slot->target.failed ||
+	    curl_easy_setopt(slot->easy, CURLOPT_REQUEST_TARGET, slot->target.data) != CURLE_OK) {
+		buffer_deinit(&slot->target);
+		slot_rest(slot);
+		return -ENOMEM;
+	}
+	addresses = resolver_addresses(t->resolver, now);
+	slot->request = r;
+	if (!addresses) {
+		park(slot, now);
+	} else if (slot_go(slot, addresses) < 0) {
+		slot_rest(slot);
+		return -ENOMEM;
+	}
+	r->transfer = slot;
+	return 0;
+}
+
+static void stop(struct transport *transport, struct request *r)
+{
+	struct slot *slot = r->transfer;
+
+	if (!slot->parked)
+		curl_multi_remove_handle(slot->transfers->multi, slot->easy);
+	r->transfer = NULL;
+	slot_rest(slot);
+}
+
+/* The whole. */
+
+static int url_part(CURLU *url, CURLUPart part, char **out)
+{
+	char *text = NULL;
+	CURLUcode code = curl_url_get(url, part, &text, CURLU_DEFAULT_PORT);
+
+	*out = code == CURLUE_OK ? strdup(text) : NULL;
+	curl_free(text);
+	if (code != CURLUE_OK)
+		return -EINVAL;
+	return *out ? 0 : -ENOMEM;
+}
+
+struct place {
+	char *scheme;
+	char *host; /* without an IPv6 address's brackets */
+	char *port;
+	char *path;
+};
+
+static void place_deinit(struct place *p)
+{
+	free(p->scheme);
+	free(p->host);
+	free(p->port);
+	free(p->path);
+}
+
+static int place_parse(struct place *p, const char *text)
+{
+	CURLU *url = curl_url();
+	int e = -ENOMEM;
+
+	if (url)
+		e = curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK ? 0 : -EINVAL;
+	if (e == 0)
+		e = url_part(url, CURLUPART_SCHEME, &p->scheme);
+	if (e == 0)
+		e = url_part(url, CURLUPART_HOST, &p->host);
+	if (e == 0)
+		e = url_part(url, CURLUPART_PORT, &p->port);
+	if (e == 0)
+		e = url_part(url, CURLUPART_PATH, &p->path);
+	curl_url_cleanup(url);
+	if (e == 0 && p->host[0] == '[') {
+		p->host[strcspn(p->host, "]")] = '\0';
+		memmove(p->host, p->host + 1, strlen(p->host));
+	}
+	return e;
+}
+
+static void swap(char **a, char **b)
+{
+	char *kept = *a;
+
+	*a = *b;
+	*b = kept;
+}
+
+int transfers_configure(struct transfers *t, const struct config *c)
+{
+	_cleanup_(place_deinit) struct place url = { 0 };
+	_cleanup_(place_deinit) struct place proxy = { 0 };
+	int e = place_parse(&url, c->url);
+
+	if (e == 0 && *c->proxy)
+		e = place_parse(&proxy, c->proxy);
+	if (e == 0)
+		e = resolver_set_host(t->resolver, *c->proxy ? proxy.host : url.host);
+	if (e < 0)
+		return e;
+	/* What is being reached is another host's or port's: libcurl must be told anew. */
+	t->new_addresses = true;
+	swap(&t->scheme, &url.scheme);
+	swap(&t->path, &url.path);
+	swap(&t->host, *c->proxy ? &proxy.host : &url.host);
+	swap(&t->port, *c->proxy ? &proxy.port : &url.port);
+	t->config = c;
+	t->settings++;
+	curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)c->max_in_flight);
+	return 0;
+}
+
+static int set_up_multi(struct transfers *t)
+{
+	t->multi = curl_multi_init();
+	if (!t->multi)
+		return -ENOMEM;
+	curl_multi_setopt(t->multi, CURLMOPT_TIMERFUNCTION, want_timer);
+	curl_multi_setopt(t->multi, CURLMOPT_TIMERDATA, t);
+	curl_multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
+	curl_multi_setopt(t->multi, CURLMOPT_SOCKETDATA, t);
+	curl_multi_setopt(t->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX);
+	return 0;
+}
+
+int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *c,
+		  const struct transfers_ops *ops, void *arg)
+{
+	struct transfers *t = calloc(1, sizeof(*t));
+	struct slot *slot;
+	int e;
+
+	if (!t)
+		return -ENOMEM;
+	t->transport = (struct transport){ .start = start, .abort = stop };
+	t->ops = *ops;
+	t->arg = arg;
+	t->loop = loop;
+	list_init(&t->idle);
+	list_init(&t->parked);
+	list_init(&t->active);
+	uv_timer_init(loop, &t->timer);
+	uv_timer_init(loop, &t->park_timer);
+	t->timer.data = t;
+	t->park_timer.data = t;
+	t->open_handles = 2;
+
+	e = set_up_multi(t);
+	if (e == 0)
+		e = resolver_new(&t->resolver, loop, on_addresses, t);
+	if (e == 0)
+		e = transfers_configure(t, c);
+	/* Every setting is tried once, now, rather than with the first message. */
+	if (e == 0)
+		e = slot_get(&slot, t);
+	if (e < 0) {
+		transfers_close(t);
+		return e;
+	}
+	slot_rest(slot);
+	*out = t;
+	return 0;
+}
+
+struct transport *transfers_transport(struct transfers *t)
+{
+	return &t->transport;
+}
+
+uint64_t transfers_connections(const struct transfers *t)
+{
+	return t->connections;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	handle_closed(handle->data);
+}
+
+bool transfers_close(struct transfers *t)
+{
+	bool free_already = !t->resolver || resolver_close(t->resolver);
+
+	t->closing = true;
+	while (!list_is_empty(&t->idle))
+		slot_free(list_first(&t->idle, struct slot, link));
+	curl_multi_cleanup(t->multi); /* closes the sockets, and with them the watches */
+	free(t->watches);
+	t->n_watches = 0;
+	free(t->scheme);
+	free(t->host);
+	free(t->port);
+	free(t->path);
+	uv_close((uv_handle_t *)&t->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&t->park_timer, on_timer_closed);
+	return free_already;
+}

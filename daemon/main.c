@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+#include <curl/curl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "build.h"
+#include "core/buffer.h"
+#include "core/config.h"
+#include "edge/configfile.h"
+#include "edge/daemon.h"
+
+static const char usage[] =
+	"Usage: barraged [--config FILE] [--check-config | --dump-config]\n"
+	"\n"
+	"Takes chat messages as lines of JSON on a Unix socket and pushes them into ZEGO\n"
+	"rooms: signed, paced to the API's limit, each with one fate that its writer is told.\n"
+	"Runs in the foreground.\n"
+	"\n"
+	"  --config FILE    the configuration (" CONFIG_PATH ")\n"
+	"  --check-config   say what is wrong with it, if anything, and exit\n"
+	"  --dump-config    print every key in force, without secrets, and exit\n"
+	"  --version        print the version and exit\n"
+	"  --help           print this and exit\n"
+	"\n"
+	"Signals: SIGHUP reads the configuration again; SIGTERM sends what is queued for\n"
+	"drain_timeout and exits; a second one exits at once.\n";
+
+enum action {
+	ACTION_RUN,
+	ACTION_CHECK,
+	ACTION_DUMP
+};
+
+struct options {
+	const char *config;
+	enum action action;
+};
+
+static const struct option long_options[] = {
+	{ "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 'k' },
+	{ "dump-config", no_argument, NULL, 'd' },  { "version", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
+};
+
+static int say(const char *text)
+{
+	return fputs(text, stdout) >= 0 && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static void parse_options(struct options *o, int argc, char **argv)
+{
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:h", long_options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			o->config = optarg;
+			break;
+		case 'k':
+			o->action = ACTION_CHECK;
+			break;
+		case 'd':
+			o->action = ACTION_DUMP;
+			break;
+		case 'v':
+			exit(say("barraged " VERSION "\n"));
+		case 'h':
+			exit(say(usage));
+		default:
+			exit(EX_USAGE); /* getopt has said what is wrong */
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "barraged: \"%s\" is one argument too many; see --help\n",
+			argv[optind]);
+		exit(EX_USAGE);
+	}
+}
+
+static int load(struct config **config, struct vault **vault, const char *path)
+{
+	struct buffer errors = { 0 };
+	int r = configfile_load(config, vault, path, &errors);
+
+	if (r > 0)
+		fputs(errors.data ? errors.data : "out of memory\n", stderr);
+	else if (r < 0)
+		fprintf(stderr, "%s: %s\n", path, strerror(-r));
+	buffer_deinit(&errors);
+	return r;
+}
+
+static int dump(const struct config *config)
+{
+	struct buffer text = { 0 };
+	int status = EXIT_FAILURE;
+
+	config_dump(config, &text);
+	if (!text.failed && text.data)
+		status = say(text.data);
+	buffer_deinit(&text);
+	return status;
+}
+
+static int act(const struct options *o, struct config *config, struct vault *vault)
+{
+	int status = EXIT_SUCCESS;
+
+	if (o->action == ACTION_RUN)
+		return daemon_run(o->config, config, vault);
+	if (o->action == ACTION_DUMP)
+		status = dump(config);
+	config_free(config);
+	vault_free(vault);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .config = CONFIG_PATH };
+	struct config *config;
+	struct vault *vault;
+	int status = EX_CONFIG;
+
+	parse_options(&options, argc, argv);
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		fputs("libcurl cannot be used\n", stderr);
+		return EX_SOFTWARE;
+	}
+	if (load(&config, &vault, options.config) == 0)
+		status = act(&options, config, vault);
+	curl_global_cleanup();
+	return status;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* What systemd is told and what it passes. Built without libsystemd, or not started by
+ * systemd, all of it does nothing. */
+#pragma once
+
+#include <stdint.h>
+
+#include "core/buffer.h"
+
+/* sd_notify(3): newline-separated assignments such as "READY=1". Failure is ignored: there
+ * is nobody to tell. */
+void notify(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));
+
+/* How often the watchdog must be fed, in ms, halved for safety; 0: there is none. */
+uint64_t notify_watchdog_ms(void);
+
+/* The descriptor that systemd passed as @name, -1 if it passed none, or -EINVAL with a
+ * sentence in @why when it passed what we do not know. */
+int notify_passed_socket(const char *name, struct buffer *why);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests over HTTPS, many at once, on the loop: the daemon's transport. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "core/answer.h"
+#include "core/config.h"
+#include "core/scheduler.h"
+
+struct transfers;
+
+struct transfers_ops {
+	/* An attempt has ended. May not start another; @a is borrowed. */
+	void (*complete)(void *arg, struct request *r, const struct answer *a);
+	/* A connection is being opened to an address not seen before. */
+	void (*address_changed)(void *arg);
+};
+
+/* Prepares to send as @c says; @c is borrowed until the next transfers_configure().
+ * Returns 0 with the caller owning *@out, -ENOMEM, or -EINVAL when libcurl refuses a
+ * setting (logged). */
+int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *c,
+		  const struct transfers_ops *ops, void *arg);
+
+/* Uses another configuration for what is started from now on. Returns as transfers_new();
+ * on failure nothing has changed. */
+int transfers_configure(struct transfers *t, const struct config *c);
+
+struct transport *transfers_transport(struct transfers *t);
+
+/* Lets libcurl do what it wants done at once, instead of a millisecond later by timer.
+ * Call it after starting requests. Returns whether any attempt ended. */
+bool transfers_turn(struct transfers *t);
+
+/* How many connections were ever opened. */
+uint64_t transfers_connections(const struct transfers *t);
+
+/* Closes all connections and handles; nothing may be in flight. The object is freed when
+ * the loop has run; @t is gone for the caller. Returns false when a name look-up still
+ * holds the loop: then it cannot be closed in good time. */
+bool transfers_close(struct transfers *t);
