@@ -45,13 +45,12 @@ static bool is_worth_it(const struct request *r, const struct verdict *v, const 
 uint64_t retry_at(const struct request *r, const struct verdict *v, const struct answer *a,
 		  const struct config *c, uint32_t random, uint64_t now)
 {
-	uint64_t wait;
+	uint64_t wait = a->retry_after;
 
 	if (!is_worth_it(r, v, c))
 		return NEVER;
-	if (v->class == VERDICT_SIGN_AGAIN)
-		return now;
-	wait = backoff(RETRY_BASE, r->attempts - 1U, RETRY_MOST, random);
-	wait = max_u64(wait, a->retry_after);
+	/* Another signature may be made at once. */
+	if (v->class != VERDICT_SIGN_AGAIN)
+		wait = max_u64(wait, backoff(RETRY_BASE, r->attempts - 1U, RETRY_MOST, random));
 	return now + wait < r->deadline ? now + wait : NEVER;
 }

@@ -6,8 +6,8 @@
 
 #include "core/base.h"
 
-#define CREDIT_LOWEST      8
-#define CREDIT_MIN_SAMPLES 30
+#define CREDIT_LOWEST      32
+#define CREDIT_MIN_SAMPLES 64
 
 /* Zeroed knows nothing: the credit is 0. */
 struct credit_estimate {

@@ -87,6 +87,18 @@ static void test_rest_is_gathered_only_while_nothing_waits(void **state)
 	assert_int_equal(n, 10);
 }
 
+static void test_rest_is_lost_to_a_backlog_that_is_held(void **state)
+{
+	struct pacer p;
+	uint64_t n = 0;
+
+	pacer_init(&p, 10, 10, 0);
+	pacer_set_busy(&p, true, 10, 10, 0);
+	for (; pacer_ready_at(&p, 10, 10, NSEC_PER_SEC) == NSEC_PER_SEC; n++)
+		pacer_spend(&p, 10);
+	assert_int_equal(n, 1);
+}
+
 static void test_too_fast_shrinks_n_once_a_second_and_lets_it_grow_back(void **state)
 {
 	struct limit l = { 0 };
@@ -133,6 +145,7 @@ int main(void)
 		cmocka_unit_test(test_a_backlog_never_has_more_than_a_quarter_of_n_in_100_ms),
 		cmocka_unit_test(test_a_rested_appid_may_send_its_burst_at_once_and_no_more),
 		cmocka_unit_test(test_rest_is_gathered_only_while_nothing_waits),
+		cmocka_unit_test(test_rest_is_lost_to_a_backlog_that_is_held),
 		cmocka_unit_test(test_too_fast_shrinks_n_once_a_second_and_lets_it_grow_back),
 		cmocka_unit_test(test_n_is_never_below_one_and_never_above_itself),
 		cmocka_unit_test(test_retry_after_holds_whatever_n_is),

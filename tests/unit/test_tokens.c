@@ -135,7 +135,7 @@ static void test_nothing_is_credited_on_few_samples(void **state)
 		credit_learn(&c, 20 * MS, (uint64_t)i * MS);
 		assert_int_equal(c.value, 0);
 	}
-	credit_learn(&c, 20 * MS, 40 * MS);
+	credit_learn(&c, 20 * MS, 90 * MS);
 	assert_int_equal(c.value, 20 * MS);
 	credit_forget(&c);
 	assert_int_equal(c.value, 0);
@@ -145,11 +145,11 @@ static void test_the_margin_grows_with_the_spread_of_the_lowest(void **state)
 {
 	struct credit_estimate c = { 0 };
 
-	for (uint64_t i = 0; i < 40; i++)
+	for (uint64_t i = 0; i < 80; i++)
 		credit_learn(&c, 20 * MS + i * MS / 10, i * MS);
-	/* The eighth lowest is 0.7 ms above the least. */
-	assert_int_equal(c.value, 20 * MS - 2 * (7 * MS / 10));
-	credit_learn(&c, 1 * MS, 50 * MS);
+	/* The 32nd lowest is 3.1 ms above the least. */
+	assert_int_equal(c.value, 20 * MS - 2 * (31 * MS / 10));
+	credit_learn(&c, 1 * MS, 90 * MS);
 	assert_int_equal(c.value, 0);
 }
 

@@ -1,0 +1,969 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The world is a heap of events ordered by time and number. After each event the host it
+ * concerns takes a turn just as edge/daemon.c does (wall clock, scheduler_run, arm), and
+ * then every promise is checked, so that the first event that breaks one is the last one
+ * handled.
+ */
+#include "sim.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A message that is past its age is told so within 50 ms of it (design, "What goes first,
+ * and what goes at all"). */
+#define EXPIRY_MOST (50 * MS)
+
+const struct network network_lan = {
+	.name = "LAN",
+	.out = 150 * NSEC_PER_USEC,
+	.back = 150 * NSEC_PER_USEC,
+	.jitter = 30 * NSEC_PER_USEC,
+};
+const struct network network_wan = {
+	.name = "WAN",
+	.out = 20 * MS,
+	.back = 20 * MS,
+	.jitter = 500 * NSEC_PER_USEC,
+};
+const struct network network_wan_spikes = {
+	.name = "WAN, 1 % spikes",
+	.out = 20 * MS,
+	.back = 20 * MS,
+	.jitter = 500 * NSEC_PER_USEC,
+	.spikes = 0.01,
+	.spike_least = 50 * MS,
+	.spike_most = 300 * MS,
+};
+const struct network network_mobile_bad = {
+	.name = "mobile, bad",
+	.out = 40 * MS,
+	.back = 40 * MS,
+	.jitter = 30 * MS / 2,
+};
+
+const char *const limiter_names[_LIMITER_N] = {
+	[LIMITER_NONE] = "none",
+	[LIMITER_SLIDING_LOG] = "sliding log",
+	[LIMITER_FIXED_WINDOW] = "fixed window",
+	[LIMITER_TOKEN_BUCKET] = "token bucket",
+	[LIMITER_GCRA] = "GCRA, no burst",
+};
+
+static inline void freep(char **p)
+{
+	free(*p);
+}
+
+enum event_type {
+	EVENT_WRITE,
+	EVENT_ARRIVE,
+	EVENT_ANSWER,
+	EVENT_TIMEOUT,
+	EVENT_RUN,
+	EVENT_ACTION
+};
+
+struct event {
+	uint64_t at;
+	uint64_t number;
+	enum event_type type;
+	void *what;
+	action_fn action;
+};
+
+void sim_fail(struct sim *sim, const char *format, ...)
+{
+	va_list args;
+
+	if (*sim->failure)
+		return;
+	va_start(args, format);
+	vsnprintf(sim->failure, sizeof(sim->failure), format, args);
+	va_end(args);
+}
+
+/* Chance: xorshift64*, seeded through splitmix64 so that near seeds differ. */
+
+static uint64_t next_random(struct sim *sim)
+{
+	sim->random ^= sim->random >> 12;
+	sim->random ^= sim->random << 25;
+	sim->random ^= sim->random >> 27;
+	return sim->random * UINT64_C(2685821657736338717);
+}
+
+double sim_chance(struct sim *sim)
+{
+	return (double)(next_random(sim) >> 11) / (double)(UINT64_C(1) << 53);
+}
+
+uint64_t sim_below(struct sim *sim, uint64_t most)
+{
+	return most ? next_random(sim) % most : 0;
+}
+
+static uint64_t exponential(struct sim *sim, double mean)
+{
+	double x = -log(1 - sim_chance(sim));
+
+	return (uint64_t)(mean * (x < 8 ? x : 8));
+}
+
+/* Whether the daemon's core is running, rather than the world around it. */
+bool sim_in_core;
+
+static bool leave_core(void)
+{
+	bool was = sim_in_core;
+
+	sim_in_core = false;
+	return was;
+}
+
+static void enter_core(const bool *was)
+{
+	sim_in_core = *was;
+}
+
+#define IN_CORE(call)                                                                              \
+	({                                                                                         \
+		sim_in_core = true;                                                                \
+		__auto_type result_ = (call);                                                      \
+		sim_in_core = false;                                                               \
+		result_;                                                                           \
+	})
+
+/* Events. */
+
+static bool is_before(const struct event *a, const struct event *b)
+{
+	return a->at != b->at ? a->at < b->at : a->number < b->number;
+}
+
+static uint64_t post(struct sim *sim, struct event e)
+{
+	size_t i = sim->n_events;
+
+	if (i == sim->events_size) {
+		sim->events_size = sim->events_size ? sim->events_size * 2 : 1024;
+		sim->events = reallocarray(sim->events, sim->events_size, sizeof(*sim->events));
+		assert(sim->events);
+	}
+	e.number = ++sim->event_number;
+	sim->n_events++;
+	for (; i > 0 && is_before(&e, &sim->events[(i - 1) / 2]); i = (i - 1) / 2)
+		sim->events[i] = sim->events[(i - 1) / 2];
+	sim->events[i] = e;
+	return e.number;
+}
+
+static struct event take(struct sim *sim)
+{
+	struct event top = sim->events[0];
+	struct event last = sim->events[--sim->n_events];
+	size_t i = 0;
+	size_t child;
+
+	while ((child = 2 * i + 1) < sim->n_events) {
+		if (child + 1 < sim->n_events &&
+		    is_before(&sim->events[child + 1], &sim->events[child]))
+			child++;
+		if (!is_before(&sim->events[child], &last))
+			break;
+		sim->events[i] = sim->events[child];
+		i = child;
+	}
+	sim->events[i] = last;
+	return top;
+}
+
+/* The server. */
+
+static struct account *account_in(struct account *accounts, size_t *n, uint32_t app_id,
+				  uint64_t limit)
+{
+	struct account *a;
+
+	for (size_t i = 0; i < *n; i++) {
+		if (accounts[i].app_id == app_id)
+			return &accounts[i];
+	}
+	assert(*n < SIM_APPS);
+	a = &accounts[(*n)++];
+	*a = (struct account){ .app_id = app_id, .n = limit, .level = (double)limit };
+	return a;
+}
+
+/* Notes an arrival; returns how many there were in the second that ends with it. */
+static size_t account_note(struct account *a, uint64_t now)
+{
+	if (a->used == a->size) {
+		size_t size = a->size ? a->size * 2 : 256;
+		uint64_t *recent = calloc(size, sizeof(*recent));
+
+		assert(recent);
+		for (size_t i = 0; i < a->used; i++)
+			recent[i] = a->recent[(a->head + i) % a->size];
+		free(a->recent);
+		a->recent = recent;
+		a->size = size;
+		a->head = 0;
+	}
+	a->recent[(a->head + a->used++) % a->size] = now;
+	while (now - a->recent[a->head] >= SEC) {
+		a->head = (a->head + 1) % a->size;
+		a->used--;
+	}
+	a->arrivals++;
+	if (a->used > a->most)
+		a->most = a->used;
+	return a->used;
+}
+
+/* A bucket of @depth that fills at N a second. */
+static bool drips(struct account *a, double depth, uint64_t now)
+{
+	a->level += (double)(now - a->level_at) / (double)SEC * (double)a->n;
+	if (a->level > depth)
+		a->level = depth;
+	a->level_at = now;
+	if (a->level < 1)
+		return false;
+	a->level--;
+	return true;
+}
+
+static bool is_allowed(struct server *s, struct account *a, size_t in_second, uint64_t now)
+{
+	uint64_t window = (now + s->window_offset) / SEC;
+
+	switch (s->limiter) {
+	case LIMITER_NONE:
+	case _LIMITER_N:
+		return true;
+	case LIMITER_SLIDING_LOG:
+		return in_second <= a->n;
+	case LIMITER_FIXED_WINDOW:
+		if (window != a->window)
+			a->in_window = 0;
+		a->window = window;
+		return ++a->in_window <= a->n;
+	case LIMITER_TOKEN_BUCKET:
+		return drips(a, (double)a->n, now);
+	case LIMITER_GCRA:
+		return drips(a, 1, now);
+	}
+	return true;
+}
+
+struct account *sim_account(struct sim *sim, uint32_t app_id)
+{
+	return account_in(sim->server.accounts, &sim->server.n_accounts, app_id, 100);
+}
+
+static void flight_release(struct flight *f)
+{
+	if (--f->events == 0)
+		free(f);
+}
+
+static void on_arrival(struct sim *sim, struct flight *f)
+{
+	struct server *s = &sim->server;
+	struct account *a = sim_account(sim, f->app_id);
+	struct account *mine = &f->host->seen[f->app_id];
+	size_t in_second = account_note(a, sim->now);
+
+	if (sim->now >= mine->next_at)
+		a->n = mine->n = mine->next_n;
+	if (account_note(mine, sim->now) > mine->n && !sim->relaxed)
+		sim_fail(sim, "%zu requests of AppID %u within a second, %" PRIu64 " are allowed",
+			 mine->used, f->app_id, mine->n);
+	f->result = TRANSPORT_ANSWERED;
+	f->status = 200;
+	f->code = 0;
+	if (!is_allowed(s, a, in_second, sim->now)) {
+		a->refused++;
+		f->code = 206;
+	} else if (s->answer) {
+		s->answer(sim, f);
+	}
+	if (!f->lost && f->result != TRANSPORT_TIMEOUT) {
+		f->events++;
+		post(sim, (struct event){ .at = sim->now + s->busy + f->back,
+					  .type = EVENT_ANSWER,
+					  .what = f });
+	}
+	flight_release(f);
+}
+
+/* A host's transport. */
+
+static uint64_t way(struct sim *sim, uint64_t least, bool spike)
+{
+	const struct network *n = sim->network;
+	uint64_t t = least + exponential(sim, (double)n->jitter);
+
+	if (spike)
+		t += n->spike_least + sim_below(sim, n->spike_most - n->spike_least);
+	return t;
+}
+
+static struct message *message_of(const struct request *r)
+{
+	return r->writer;
+}
+
+static size_t lane_index(const struct host *h, uint32_t app_id, uint32_t room, uint8_t class)
+{
+	return ((size_t)app_id * h->sim->rooms + room) * _CLASS_N + class;
+}
+
+static void check_start(struct host *h, struct request *r)
+{
+	struct sim *sim = h->sim;
+	struct message *m = message_of(r);
+	uint64_t *last = &h->last_started[lane_index(h, m->app_id, m->room, m->class)];
+
+	if (sim->now >= r->deadline)
+		sim_fail(sim, "started %" PRIu64 " ms after its age limit",
+			 (sim->now - r->deadline) / MS);
+	if (m->starts++ > 0)
+		return;
+	m->started = sim->now;
+	if (m->number <= *last)
+		sim_fail(sim, "room %u: message %" PRIu64 " was started after %" PRIu64, m->room,
+			 m->number, *last);
+	*last = m->number;
+}
+
+static int sim_start(struct transport *t, struct request *r, const struct signature *s)
+{
+	_cleanup_(enter_core) bool was = leave_core();
+	struct host *h = container_of(t, struct host, transport);
+	struct sim *sim = h->sim;
+	struct flight *f = calloc(1, sizeof(*f));
+	uint64_t round = sim->network->out + sim->network->back;
+	bool spike = sim_chance(sim) < sim->network->spikes;
+	bool spike_back = spike && sim_chance(sim) < 0.5;
+
+	assert(f && strlen(s->hex) == 32);
+	check_start(h, r);
+	f->host = h;
+	f->request = r;
+	f->app_id = r->room->app->app_id;
+	f->room = message_of(r)->room;
+	f->started = sim->now;
+	f->kept = h->kept > 0;
+	f->written = sim->now;
+	if (f->kept)
+		h->kept--;
+	else
+		f->written += 3 * round; /* TCP and TLS */
+	f->lost = sim_chance(sim) < sim->network->lost;
+	f->back = way(sim, sim->network->back, spike_back);
+	f->events = 1;
+	r->transfer = f;
+	h->in_flight++;
+	if (!f->lost || sim_chance(sim) < 0.5) {
+		f->events++;
+		post(sim, (struct event){ .at = f->written +
+						way(sim, sim->network->out, spike && !spike_back),
+					  .type = EVENT_ARRIVE,
+					  .what = f });
+	}
+	post(sim, (struct event){
+			  .at = sim->now + h->config->timeout, .type = EVENT_TIMEOUT, .what = f });
+	return 0;
+}
+
+static void land(struct flight *f)
+{
+	f->request->transfer = NULL;
+	f->request = NULL;
+	f->host->in_flight--;
+}
+
+static void sim_abort(struct transport *t, struct request *r)
+{
+	land(r->transfer);
+}
+
+static void complete(struct sim *sim, struct flight *f, struct answer *a)
+{
+	struct request *r = f->request;
+
+	land(f);
+	sim_in_core = true;
+	scheduler_complete(&f->host->scheduler, r, a, sim->now);
+	sim_in_core = false;
+}
+
+static void on_answer(struct sim *sim, struct flight *f)
+{
+	char body[128];
+	struct answer a = {
+		.result = f->result,
+		.written = f->result != TRANSPORT_CONNECT,
+		.status = f->status,
+		.retry_after = f->retry_after,
+		.round_trip = f->kept ? sim->now - f->written : 0,
+		.body = body,
+	};
+
+	if (!f->request)
+		return; /* it was given up before */
+	if (a.result == TRANSPORT_ANSWERED)
+		f->host->kept++;
+	if (f->status == 200)
+		a.body_len =
+			(size_t)snprintf(body, sizeof(body),
+					 "{\"Code\":%" PRId64 ",\"Data\":{\"MessageId\":\"1\"},"
+					 "\"Message\":\"\",\"RequestId\":\"2\"}",
+					 f->code);
+	complete(sim, f, &a);
+}
+
+static void on_timeout(struct sim *sim, struct flight *f)
+{
+	struct answer a = { .result = TRANSPORT_TIMEOUT, .written = true };
+
+	if (f->request)
+		complete(sim, f, &a);
+}
+
+/* A host's other dealings with the core. */
+
+static void on_fate(void *arg, struct request *r, const struct fate_report *f)
+{
+	_cleanup_(enter_core) bool was = leave_core();
+	struct host *h = arg;
+	struct sim *sim = h->sim;
+	struct message *m = message_of(r);
+	uint64_t waited = f->waited / MS;
+
+	h->fates[f->fate]++;
+	if (f->fate == FATE_EXPIRED && sim->now > m->deadline + EXPIRY_MOST &&
+	    sim->now > h->stalled_until + EXPIRY_MOST)
+		sim_fail(sim, "told %" PRIu64 " ms after its age limit",
+			 (sim->now - m->deadline) / MS);
+	if (f->fate == FATE_SENT) {
+		h->sent[m->group]++;
+		h->wait_ms[m->group][min_u64(waited, WAIT_MOST - 1)]++;
+	}
+	h->bytes -= m->size;
+	r->writer = NULL;
+	free(m);
+}
+
+static void on_scheduler_event(void *arg, const struct scheduler_event *e)
+{
+	struct host *h = arg;
+
+	h->events[e->type]++;
+}
+
+static int on_random(void *arg, void *out, size_t n)
+{
+	struct host *h = arg;
+	unsigned char *p = out;
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (unsigned char)(next_random(h->sim) >> 32);
+	return 0;
+}
+
+static const struct scheduler_ops ops = {
+	.fate = on_fate,
+	.event = on_scheduler_event,
+	.random = on_random,
+};
+
+/* One turn of the host's loop, as in edge/daemon.c. */
+static void turn(struct host *h)
+{
+	struct sim *sim = h->sim;
+	uint64_t next;
+	uint64_t at;
+
+	if (sim->now < h->stalled_until)
+		return;
+	scheduler_set_wall(&h->scheduler, (int64_t)sim->now + sim->wall, sim->now);
+	next = IN_CORE(scheduler_run(&h->scheduler, sim->now));
+	if (next <= sim->now)
+		sim_fail(sim, "the next deadline is in the past");
+	if (next == h->run_at || next == NEVER) {
+		h->run_at = next;
+		return;
+	}
+	h->run_at = next;
+	/* A timer is a hint: mostly late, now and then a little early. */
+	at = next + sim_below(sim, sim->lateness + 1);
+	if (sim_chance(sim) < 0.05)
+		at = max_u64(sim->now + 1, next - min_u64(next, sim_below(sim, MS)));
+	h->run_event = post(sim, (struct event){ .at = at, .type = EVENT_RUN, .what = h });
+}
+
+static void check(struct host *h)
+{
+	struct sim *sim = h->sim;
+	struct scheduler *s = &h->scheduler;
+	uint64_t accepted = 0;
+	uint64_t total = 0;
+
+	if (s->in_flight != h->in_flight)
+		sim_fail(sim, "%zu in flight are counted, %zu are", s->in_flight, h->in_flight);
+	if (s->in_flight > h->config->max_in_flight && h->reloads == 0)
+		sim_fail(sim, "%zu are in flight", s->in_flight);
+	if (s->bytes != h->bytes)
+		sim_fail(sim, "%zu bytes are charged, %zu are held", s->bytes, h->bytes);
+	if (s->bytes > h->config->queue_bytes && h->reloads == 0)
+		sim_fail(sim, "%zu bytes are held", s->bytes);
+	if (s->n_apps > 4 && sim->n_handled % 64)
+		return; /* the rest grows with the AppIDs */
+	if (!scheduler_adds_up(s))
+		sim_fail(sim, "the ledger does not add up");
+	for (size_t i = 0; i < _FATE_N; i++)
+		total += h->fates[i];
+	for (size_t i = 0; i < s->n_apps; i++) {
+		const struct app *app = s->apps[i];
+
+		total += app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING];
+		accepted += app->accepted;
+		/* One that is tried again comes back without being asked for. */
+		if (h->reloads == 0 &&
+		    app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >
+			    app->config->queue.queue_max + h->config->max_in_flight)
+			sim_fail(sim, "%zu are queued", app->n[REQUEST_QUEUED]);
+	}
+	if (total + s->in_flight != h->accepted)
+		sim_fail(sim, "%" PRIu64 " lines have a fate or a place, %" PRIu64 " were accepted",
+			 total + s->in_flight, h->accepted);
+}
+
+/* Started twice at one instant, the second finds nothing: what may be sent is a matter of
+ * time alone. Asked now and then, as it costs as much as the turn itself. */
+static void check_second_run(struct host *h)
+{
+	struct sim *sim = h->sim;
+	size_t before = h->in_flight;
+
+	if (sim->now < h->stalled_until || sim->n_handled % 16)
+		return;
+	(void)scheduler_run(&h->scheduler, sim->now);
+	if (h->in_flight != before)
+		sim_fail(sim, "a second run at one instant started %zu more",
+			 h->in_flight - before);
+}
+
+/* Lines. */
+
+static struct request *make_request(struct host *h, const struct message *m, uint32_t ttl_ms)
+{
+	static const char content[] = "hello, room";
+	char room[16];
+	size_t room_len = (size_t)snprintf(room, sizeof(room), "r%u", m->room);
+	size_t size = sizeof(struct request) + room_len + 1 + 2 + 1 + sizeof(content) + 1;
+	struct request *r = calloc(1, size);
+	char *p;
+
+	assert(r);
+	r->app = config_app(h->config, m->app_id);
+	r->class = m->class;
+	r->ttl_ms = ttl_ms;
+	r->room_id_len = (uint8_t)room_len;
+	r->user_id_len = 1;
+	r->content_len = sizeof(content) - 1;
+	p = mempcpy(r->data, room, room_len + 1);
+	p = mempcpy(p, "u\0", 3); /* UserId, and a UserName that is not given */
+	memcpy(p, content, sizeof(content));
+	return r;
+}
+
+static void submit(struct host *h, uint32_t app_id, uint32_t room, enum message_class class,
+		   uint32_t ttl_ms, int group)
+{
+	struct sim *sim = h->sim;
+	struct message *m = calloc(1, sizeof(*m));
+	struct request *r;
+
+	assert(m && room < sim->rooms);
+	m->app_id = app_id;
+	m->room = room;
+	m->class = (uint8_t) class;
+	m->group = group;
+	m->number = ++h->numbers[lane_index(h, app_id, room, m->class)];
+	m->submitted = sim->now;
+	r = make_request(h, m, ttl_ms);
+	m->deadline = sim->now + (ttl_ms ? ttl_ms * MS : r->app->queue.max_age);
+	m->size = request_size(r);
+	r->writer = m;
+	h->accepted++;
+	h->offered[group]++;
+	h->bytes += m->size;
+	(void)IN_CORE(scheduler_submit(&h->scheduler, r, sim->now));
+}
+
+void sim_submit(struct host *h, uint32_t app_id, uint32_t room, enum message_class class,
+		uint32_t ttl_ms, int group)
+{
+	submit(h, app_id, room, class, ttl_ms, group);
+	turn(h);
+}
+
+static void on_write(struct sim *sim, struct writer *w)
+{
+	struct host *h = w->host;
+	unsigned n = w->burst ? w->burst : 1;
+
+	if (!sim->writing || sim->now >= w->until || !config_app(h->config, w->app_id)) {
+		free(w);
+		return;
+	}
+	for (unsigned i = 0; i < n && sim->now >= h->stalled_until; i++)
+		submit(h, w->app_id, w->room + (uint32_t)sim_below(sim, w->rooms),
+		       sim_chance(sim) < w->system ? CLASS_SYSTEM : CLASS_CHAT, w->ttl_ms,
+		       w->group);
+	post(sim, (struct event){ .at = sim->now + 1 +
+					exponential(sim, (double)SEC * (double)n / w->rate),
+				  .type = EVENT_WRITE,
+				  .what = w });
+}
+
+void sim_write(struct sim *sim, const struct writer *w)
+{
+	struct writer *copy = malloc(sizeof(*copy));
+
+	assert(copy);
+	*copy = *w;
+	copy->until = w->for_ns ? sim->now + w->for_ns : NEVER;
+	post(sim, (struct event){ .at = sim->now + 1, .type = EVENT_WRITE, .what = copy });
+}
+
+void sim_at(struct sim *sim, uint64_t after, action_fn fn)
+{
+	post(sim, (struct event){ .at = sim->now + after, .type = EVENT_ACTION, .action = fn });
+}
+
+/* Hosts. */
+
+static void set(struct config *c, const char *pair)
+{
+	struct config_error why;
+	const char *value = strstr(pair, " = ");
+	_cleanup_(freep) char *key = strndup(pair, value ? (size_t)(value - pair) : 0);
+
+	if (!value || config_set(c, key, value + 3, &why) != 0) {
+		fprintf(stderr, "\"%s\": %s\n", pair, value ? why.text : "not a pair");
+		abort();
+	}
+}
+
+/* The pairs of one section. */
+static void set_all(struct config *c, const char *section, const char *pairs)
+{
+	struct config_error why;
+	_cleanup_(freep) char *copy = strdup(pairs ? pairs : "");
+	char *rest = copy;
+	char *pair;
+
+	if (section && config_section(c, section, 0, &why) != 0)
+		abort();
+	while ((pair = strsep(&rest, ";"))) {
+		pair += strspn(pair, " ");
+		if (*pair)
+			set(c, pair);
+	}
+}
+
+static void report(void *arg, unsigned line, const char *text)
+{
+	fprintf(stderr, "%s\n", text);
+}
+
+static struct config *make_config(const struct sim_config *sc)
+{
+	struct config *c;
+	bool hold = sc->daemon && strstr(sc->daemon, "startup_hold");
+
+	if (config_new(&c) != 0)
+		abort();
+	set_all(c, "daemon", sc->daemon);
+	if (!hold)
+		set_all(c, NULL, "startup_hold = 0");
+	set_all(c, "upstream", sc->upstream);
+	set_all(c, "queue", sc->queue);
+	for (uint32_t i = 0; i < (sc->n_apps ? sc->n_apps : 1); i++) {
+		char section[32];
+
+		snprintf(section, sizeof(section), "app %u",
+			 (sc->first_app ? sc->first_app : 1) + i);
+		set_all(c, section, "server_secret_file = /nowhere");
+		set_all(c, NULL, sc->app);
+	}
+	if (config_finish(c, report, NULL) != 0)
+		abort();
+	for (size_t i = 0; i < c->n_apps; i++)
+		c->apps[i].secret = "secret";
+	return c;
+}
+
+/* What the promise is measured by from now on. A lower N holds for what is started from
+ * now on, and so at the server when nothing started before is in the air or in the window. */
+static void expect_rates(struct host *h)
+{
+	for (size_t i = 0; i < h->config->n_apps; i++) {
+		const struct app_config *a = &h->config->apps[i];
+		struct account *mine = &h->seen[a->app_id];
+		struct account *theirs;
+
+		assert(a->app_id < SIM_APPS);
+		mine->n = max_u64(mine->n, a->rate);
+		mine->next_n = a->rate;
+		mine->next_at = h->sim->now + h->config->timeout + 2 * SEC;
+		theirs = sim_account(h->sim, a->app_id);
+		theirs->level += (double)mine->n - (double)theirs->n;
+		theirs->n = mine->n;
+	}
+}
+
+struct host *sim_host(struct sim *sim, const struct sim_config *c)
+{
+	struct host *h = calloc(1, sizeof(*h));
+	size_t lanes = (size_t)SIM_APPS * sim->rooms * _CLASS_N;
+
+	assert(h && sim->n_hosts < SIM_HOSTS);
+	if (sim->rooms > 4096)
+		lanes = (size_t)4 * sim->rooms * _CLASS_N; /* many rooms, few AppIDs */
+	h->sim = sim;
+	h->transport = (struct transport){ .start = sim_start, .abort = sim_abort };
+	h->numbers = calloc(lanes, sizeof(*h->numbers));
+	h->last_started = calloc(lanes, sizeof(*h->last_started));
+	h->config = make_config(c);
+	h->run_at = NEVER;
+	assert(h->numbers && h->last_started);
+	if (scheduler_init(&h->scheduler, &h->transport, &ops, h, sim->now) != 0 ||
+	    scheduler_configure(&h->scheduler, h->config, sim->now) != 0)
+		abort();
+	expect_rates(h);
+	sim->hosts[sim->n_hosts++] = h;
+	turn(h);
+	return h;
+}
+
+int sim_reload(struct host *h, const struct sim_config *c)
+{
+	struct config *config = make_config(c);
+	int r = IN_CORE(scheduler_configure(&h->scheduler, config, h->sim->now));
+
+	if (r < 0) {
+		config_free(config);
+		return r;
+	}
+	config_free(h->config);
+	h->config = config;
+	h->reloads++;
+	expect_rates(h);
+	turn(h);
+	return 0;
+}
+
+/* The world. */
+
+static uint64_t splitmix(uint64_t x)
+{
+	x += UINT64_C(0x9e3779b97f4a7c15);
+	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return x ^ (x >> 31);
+}
+
+struct sim *sim_new(uint64_t seed, const struct network *n, enum limiter limiter)
+{
+	struct sim *sim = calloc(1, sizeof(*sim));
+
+	assert(sim);
+	sim->seed = seed;
+	sim->random = splitmix(seed) | 1;
+	sim->network = n;
+	sim->server.limiter = limiter;
+	sim->server.window_offset = sim_below(sim, SEC);
+	sim->server.busy = 200 * NSEC_PER_USEC;
+	sim->lateness = MS;
+	sim->rooms = 64;
+	sim->writing = true;
+	sim->now = SEC + sim_below(sim, 1000000 * SEC);
+	sim->wall = (int64_t)(UINT64_C(1700000000) * SEC);
+	return sim;
+}
+
+/* The host that an event concerns, after it has been dealt with; NULL: all. */
+static struct host *handle(struct sim *sim, struct event *e)
+{
+	struct host *h = NULL;
+
+	switch (e->type) {
+	case EVENT_WRITE:
+		h = ((struct writer *)e->what)->host;
+		on_write(sim, e->what);
+		break;
+	case EVENT_ARRIVE:
+		h = ((struct flight *)e->what)->host;
+		on_arrival(sim, e->what);
+		break;
+	case EVENT_ANSWER:
+	case EVENT_TIMEOUT:
+		h = ((struct flight *)e->what)->host;
+		if (sim->now < h->stalled_until) {
+			/* The answer lies in the socket until the process runs again. */
+			e->at = h->stalled_until;
+			post(sim, *e);
+			return h;
+		}
+		if (e->type == EVENT_ANSWER)
+			on_answer(sim, e->what);
+		else
+			on_timeout(sim, e->what);
+		flight_release(e->what);
+		break;
+	case EVENT_RUN:
+		h = e->what;
+		if (e->number != h->run_event)
+			break; /* the timer was armed anew since */
+		if (sim->now < h->stalled_until) {
+			e->at = h->stalled_until;
+			h->run_event = post(sim, *e);
+			break;
+		}
+		h->run_at = NEVER; /* whatever is wanted next is armed anew */
+		break;
+	case EVENT_ACTION:
+		e->action(sim);
+		break;
+	}
+	return h;
+}
+
+static void handle_next(struct sim *sim)
+{
+	struct event e = take(sim);
+	struct host *h;
+
+	sim->now = e.at;
+	sim->n_handled++;
+	h = handle(sim, &e);
+	for (size_t i = 0; i < sim->n_hosts; i++) {
+		if (h && sim->hosts[i] != h)
+			continue;
+		turn(sim->hosts[i]);
+		check(sim->hosts[i]);
+		check_second_run(sim->hosts[i]);
+	}
+}
+
+void sim_run(struct sim *sim, uint64_t for_ns)
+{
+	uint64_t until = sim->now + for_ns;
+
+	while (!*sim->failure && sim->n_events > 0 && sim->events[0].at <= until)
+		handle_next(sim);
+	sim->now = max_u64(sim->now, until);
+}
+
+static bool has_tokens_away(const struct sim *sim, const struct scheduler *s)
+{
+	for (size_t i = 0; i < s->n_apps; i++) {
+		const struct bucket *b = s->apps[i]->bucket;
+
+		if (b->ops->home_at(b) > sim->now)
+			return true;
+	}
+	return false;
+}
+
+static bool is_quiet(const struct sim *sim)
+{
+	for (size_t i = 0; i < sim->n_hosts; i++) {
+		const struct scheduler *s = &sim->hosts[i]->scheduler;
+
+		if (!scheduler_is_empty(s) || s->rooms.n > 0 || has_tokens_away(sim, s) ||
+		    !list_is_empty(&s->retired))
+			return false;
+	}
+	return true;
+}
+
+void sim_settle(struct sim *sim)
+{
+	sim->writing = false;
+	/* A message's age (60 s) and a room's way back to its full limit (20 s) bound it. */
+	for (int i = 0; i < 120 && !*sim->failure && !is_quiet(sim); i++)
+		sim_run(sim, SEC);
+	if (*sim->failure)
+		return;
+	for (size_t i = 0; i < sim->n_hosts; i++) {
+		const struct scheduler *s = &sim->hosts[i]->scheduler;
+
+		if (!scheduler_is_empty(s) || s->rooms.n > 0 || s->bytes > 0)
+			sim_fail(sim, "after the end %zu rooms and %zu bytes are left", s->rooms.n,
+				 s->bytes);
+		if (has_tokens_away(sim, s))
+			sim_fail(sim, "a token never came home");
+		if (!list_is_empty(&s->retired))
+			sim_fail(sim, "a removed AppID is left");
+	}
+}
+
+static void host_free(struct host *h)
+{
+	scheduler_abort(&h->scheduler, h->sim->now);
+	scheduler_deinit(&h->scheduler);
+	config_free(h->config);
+	for (size_t i = 0; i < SIM_APPS; i++)
+		free(h->seen[i].recent);
+	free(h->numbers);
+	free(h->last_started);
+	free(h);
+}
+
+void sim_free(struct sim *sim)
+{
+	for (size_t i = 0; i < sim->n_hosts; i++)
+		host_free(sim->hosts[i]);
+	while (sim->n_events > 0) {
+		struct event e = take(sim);
+
+		if (e.type == EVENT_WRITE)
+			free(e.what);
+		else if (e.type == EVENT_ARRIVE || e.type == EVENT_ANSWER ||
+			 e.type == EVENT_TIMEOUT)
+			flight_release(e.what);
+	}
+	for (size_t i = 0; i < sim->server.n_accounts; i++)
+		free(sim->server.accounts[i].recent);
+	free(sim->events);
+	free(sim);
+}
+
+uint64_t sim_wait(const struct host *h, int group, double part)
+{
+	uint64_t rank = (uint64_t)(part * (double)h->sent[group]);
+	uint64_t seen = 0;
+
+	for (uint64_t ms = 0; ms < WAIT_MOST; ms++) {
+		seen += h->wait_ms[group][ms];
+		if (seen > rank)
+			return ms;
+	}
+	return 0;
+}
+
+double sim_use(const struct account *a, uint64_t ns)
+{
+	return (double)a->arrivals / ((double)a->n * (double)ns / (double)SEC);
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/* A world in virtual time around the daemon's own core: hosts with a scheduler each, a
+ * network with vices, a server that counts what arrives. One seed is one run, the same to
+ * the byte every time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "core/scheduler.h"
+
+#define MS  NSEC_PER_MSEC
+#define SEC NSEC_PER_SEC
+
+#define SIM_HOSTS  8
+#define SIM_APPS   1024
+#define SIM_GROUPS 2
+#define WAIT_MOST  70000
+
+struct sim;
+struct host;
+
+/* One way of the network is base + jitter + now and then a spike; the two ways and every
+ * request are independent, so requests overtake each other. */
+struct network {
+	const char *name;
+	uint64_t out;    /* ns, least time from the host to the server */
+	uint64_t back;   /* ns, least time from the server to the host */
+	uint64_t jitter; /* ns, on each way: exponential with this mean, cut at eight times it */
+	double spikes;   /* part of the requests that meet one, on either way */
+	uint64_t spike_least;
+	uint64_t spike_most;
+	double lost; /* part of the requests or answers that never arrive */
+};
+
+extern const struct network network_lan;
+extern const struct network network_wan;
+extern const struct network network_wan_spikes;
+extern const struct network network_mobile_bad;
+
+/* What the server enforces. All count every arrival, refused or not. */
+enum limiter {
+	LIMITER_NONE,
+	LIMITER_SLIDING_LOG,
+	LIMITER_FIXED_WINDOW, /* aligned anywhere: server.window_offset */
+	LIMITER_TOKEN_BUCKET, /* depth and rate N */
+	LIMITER_GCRA,         /* no burst at all */
+	_LIMITER_N,
+};
+
+extern const char *const limiter_names[_LIMITER_N];
+
+/* One AppID's account at the server. */
+struct account {
+	uint32_t app_id;
+	uint64_t n;
+	uint64_t next_n; /* from next_at on, after a reload */
+	uint64_t next_at;
+	/* The arrivals of the last second, for the verdict and the sliding log. */
+	uint64_t *recent;
+	size_t size;
+	size_t head;
+	size_t used;
+	uint64_t most; /* in any second */
+	uint64_t arrivals;
+	uint64_t refused;
+	uint64_t window; /* fixed window: its number, and how many came in it */
+	uint64_t in_window;
+	double level; /* token bucket, GCRA */
+	uint64_t level_at;
+};
+
+/* A message under way. */
+struct flight {
+	struct host *host;
+	struct request *request; /* NULL once the host has its end */
+	uint32_t app_id;
+	uint32_t room;
+	uint64_t started;
+	uint64_t written; /* after a handshake, if any */
+	bool kept;        /* on a kept connection */
+	bool lost;
+	uint64_t back;   /* the answer's way */
+	unsigned events; /* that still refer to it */
+	/* The answer, once the server has made it. */
+	enum transport_result result;
+	unsigned status;
+	uint64_t retry_after;
+	int64_t code;
+};
+
+/* What the server answers to one arrival: sets f->code, or status, or result. */
+typedef void (*answer_fn)(struct sim *sim, struct flight *f);
+
+struct server {
+	enum limiter limiter;
+	uint64_t window_offset;
+	uint64_t busy;    /* ns from arrival to answer */
+	answer_fn answer; /* NULL: Code 0 */
+	struct account accounts[SIM_APPS];
+	size_t n_accounts;
+};
+
+/* One submitted line. */
+struct message {
+	uint32_t app_id;
+	uint32_t room; /* the number in its RoomId */
+	uint8_t class;
+	uint64_t number; /* in its room and class, from 1 */
+	uint64_t submitted;
+	uint64_t deadline;
+	uint64_t started; /* first; 0: never */
+	size_t size;
+	unsigned starts;
+	int group;
+};
+
+struct host {
+	struct transport transport;
+	struct sim *sim;
+	struct scheduler scheduler;
+	struct config *config;
+	uint64_t run_at;        /* the deadline it asked for */
+	uint64_t run_event;     /* that is to come at it */
+	uint64_t stalled_until; /* the process does not run before */
+	size_t kept;            /* idle connections */
+	size_t in_flight;
+	unsigned reloads; /* a lower limit does not undo what was taken under a higher one */
+	size_t bytes;     /* charged by what we submitted and saw end */
+	uint64_t accepted;
+	uint64_t fates[_FATE_N];
+	uint64_t events[EVENT_UPSTREAM_UP + 1];
+	struct account seen[SIM_APPS];           /* what arrived from this host, by AppID */
+	uint64_t *numbers;                       /* last submitted, by AppID, room and class */
+	uint64_t *last_started;                  /* first starts likewise */
+	uint64_t wait_ms[SIM_GROUPS][WAIT_MOST]; /* histogram of the waits of what was sent */
+	uint64_t sent[SIM_GROUPS];
+	uint64_t offered[SIM_GROUPS];
+};
+
+/* A stream of lines. */
+struct writer {
+	struct host *host;
+	uint32_t app_id;
+	uint32_t room;   /* the first of its rooms */
+	uint32_t rooms;  /* how many, taken at random; 0: 1 */
+	double rate;     /* lines a second, at random times */
+	unsigned burst;  /* lines at once; 0: 1 */
+	double system;   /* part that are system messages */
+	uint32_t ttl_ms; /* 0: max_age */
+	uint64_t for_ns; /* how long it goes on; 0: until sim_settle() */
+	int group;       /* whose waits are counted together */
+	uint64_t until;  /* set by sim_write() */
+};
+
+typedef void (*action_fn)(struct sim *sim);
+
+struct event;
+
+struct sim {
+	uint64_t seed;
+	uint64_t random;
+	uint64_t now;
+	int64_t wall; /* wall clock less ours */
+	const struct network *network;
+	struct server server;
+	struct host *hosts[SIM_HOSTS];
+	size_t n_hosts;
+	struct event *events;
+	size_t n_events;
+	size_t events_size;
+	uint64_t n_handled;
+	uint64_t event_number;
+	uint64_t lateness; /* ns, most by which a timer is late */
+	uint32_t rooms;    /* more than any room's number; set before the first host */
+	bool writing;      /* until sim_settle() */
+	bool relaxed;      /* more than N at the server is for the scenario to judge */
+	char failure[256]; /* the first broken promise; "" while all are kept */
+};
+
+/* Whether the daemon's core is running, rather than the world around it: for those that
+ * let its allocations fail. */
+extern bool sim_in_core;
+
+/* Makes a world at some random time. */
+struct sim *sim_new(uint64_t seed, const struct network *n, enum limiter limiter);
+void sim_free(struct sim *sim);
+
+/* A configuration: for each section "key = value" pairs with ";" between them, or NULL.
+ * AppIDs are numbered from @first_app (0: from 1) on; all have the keys of @app. */
+struct sim_config {
+	const char *daemon;
+	const char *upstream;
+	const char *queue;
+	const char *app;
+	uint32_t n_apps; /* 0: 1 */
+	uint32_t first_app;
+};
+
+/* Adds a host. startup_hold is 0 unless given. */
+struct host *sim_host(struct sim *sim, const struct sim_config *c);
+
+/* Puts another configuration in force on a host. Returns 0, or -ENOMEM and nothing has
+ * changed. */
+int sim_reload(struct host *h, const struct sim_config *c);
+
+/* Starts a writer; it is copied. */
+void sim_write(struct sim *sim, const struct writer *w);
+
+/* Submits one line now. */
+void sim_submit(struct host *h, uint32_t app_id, uint32_t room, enum message_class class,
+		uint32_t ttl_ms, int group);
+
+/* Calls @fn at a time from now. */
+void sim_at(struct sim *sim, uint64_t after, action_fn fn);
+
+/* Lets time pass, to the given time from now or to the first broken promise. */
+void sim_run(struct sim *sim, uint64_t for_ns);
+
+/* Ends all writers, waits until every host is empty and every token at home, and checks
+ * that it is so. */
+void sim_settle(struct sim *sim);
+
+/* Notes a broken promise; the first is kept. */
+void sim_fail(struct sim *sim, const char *format, ...)
+	__attribute__((__format__(__printf__, 2, 3)));
+
+/* Chance: 0 ≤ x < 1, and 0 ≤ n < most. */
+double sim_chance(struct sim *sim);
+uint64_t sim_below(struct sim *sim, uint64_t most);
+
+/* The AppID's account at the server, or what came from one host. */
+struct account *sim_account(struct sim *sim, uint32_t app_id);
+
+/* The wait in ms below which the given part of a group's sent messages stayed. */
+uint64_t sim_wait(const struct host *h, int group, double part);
+
+/* Arrivals ÷ (N × seconds). */
+double sim_use(const struct account *a, uint64_t ns);
