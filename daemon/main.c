@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "build.h"
 #include "core/buffer.h"
@@ -118,6 +120,19 @@ static int act(const struct options *o, struct config *config, struct vault *vau
 	return status;
 }
 
+/* A descriptor below 3 that is closed would become the next file or socket, and what is
+ * meant for standard error would be written into that. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .config = CONFIG_PATH };
@@ -125,6 +140,7 @@ int main(int argc, char **argv)
 	struct vault *vault;
 	int status = EX_CONFIG;
 
+	fill_standard_descriptors();
 	parse_options(&options, argc, argv);
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		fputs("libcurl cannot be used\n", stderr);

@@ -372,7 +372,7 @@ static void check_apps(const struct config *c, struct findings *f)
 	const struct app_config *first = c->apps;
 
 	for (const struct app_config *a = c->apps; a < c->apps + c->n_apps; a++) {
-		if (!is_given(a, "server_secret_file"))
+		if (a->app_id != 0 && !is_given(a, "server_secret_file"))
 			found(f, a->line, "server_secret_file is missing in this section");
 		if (a->app_id != first->app_id)
 			first = a;
@@ -390,7 +390,7 @@ int config_finish(struct config *c, config_report_fn report, void *arg)
 		found(&f, c->reading.lines[SECTION_DAEMON],
 		      "socket and control_socket are the same path");
 	if (c->n_apps == 0) {
-		found(&f, 0, "there is no [app 1234567890] section, so nothing could be sent");
+		found(&f, 0, "there is no [app APPID] section, so nothing could be sent");
 		return CONFIG_E_INVALID;
 	}
 

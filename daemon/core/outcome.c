@@ -32,3 +32,9 @@ uint64_t ledger_total(const struct ledger *l)
 		total += l->n[i];
 	return total;
 }
+
+void ledger_add(struct ledger *to, const struct ledger *l)
+{
+	for (size_t i = 0; i < _FATE_N; i++)
+		to->n[i] += l->n[i];
+}

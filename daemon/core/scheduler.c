@@ -97,6 +97,7 @@ static void retired_settle(struct scheduler *s, struct app *app, uint64_t now)
 		return;
 	}
 	heap_remove(&s->timers, &app->timer.node);
+	ledger_add(&s->gone, &app->ledger);
 	app_free(app);
 	s->n_timed--;
 }
@@ -271,6 +272,16 @@ static void conclude(struct scheduler *s, struct app *app, struct request *r,
 	request_free(r);
 }
 
+/* A message that may have been accepted by an earlier attempt cannot be told that it was
+ * not, whatever became of the last one. */
+static enum fate fate_in_doubt(enum fate fate)
+{
+	bool tells_so = fate == FATE_HTTP || fate == FATE_TIMEOUT || fate == FATE_NETWORK ||
+			fate == FATE_ANSWER;
+
+	return fate == FATE_SENT || tells_so ? fate : FATE_NETWORK;
+}
+
 /* The one end of a request that was queued. Its room may be gone afterwards. */
 static void finish(struct scheduler *s, struct request *r, enum fate fate, const struct verdict *v,
 		   uint64_t now)
@@ -278,7 +289,7 @@ static void finish(struct scheduler *s, struct request *r, enum fate fate, const
 	struct room *room = r->room;
 	bool started = r->state == REQUEST_IN_FLIGHT;
 	struct fate_report f = {
-		.fate = fate,
+		.fate = r->in_doubt ? fate_in_doubt(fate) : fate,
 		.verdict = v,
 		.waited = (started ? r->at : now) - r->accepted,
 		.took = started ? now - r->at : 0,
@@ -730,6 +741,8 @@ static void try_again(struct scheduler *s, struct request *r, const struct verdi
 
 	if (v->class == VERDICT_SIGN_AGAIN)
 		r->signed_again = 1;
+	if (v->class == VERDICT_AMBIGUOUS)
+		r->in_doubt = 1;
 	r->at = at;
 	room->app->retries++;
 	upstream_forget(&s->upstream, r);
@@ -926,6 +939,16 @@ bool scheduler_adds_up(const struct scheduler *s)
 			return false;
 	}
 	return true;
+}
+
+void scheduler_sum(const struct scheduler *s, struct ledger *out)
+{
+	*out = s->refused;
+	ledger_add(out, &s->gone);
+	for (size_t i = 0; i < s->n_apps; i++)
+		ledger_add(out, &s->apps[i]->ledger);
+	list_for_each (node, &s->retired)
+		ledger_add(out, &list_entry(node, struct app, link)->ledger);
 }
 
 int scheduler_init(struct scheduler *s, struct transport *t, const struct scheduler_ops *ops,

@@ -298,6 +298,12 @@ static int check_ca_file(struct reading *r, const char *value, struct config_err
 	return result;
 }
 
+/* Better said than metrics missed in the hour of need. */
+static int refuse_metrics(struct reading *r, const char *value, struct config_error *why)
+{
+	return *value ? config_refuse(why, "metrics_listen: this build serves no metrics") : 0;
+}
+
 static int find_socket_group(struct reading *r, const char *value, struct config_error *why)
 {
 	struct id_list l = { 0 };
@@ -335,6 +341,7 @@ static const struct {
 	{ "url", check_url },
 	{ "proxy", check_proxy },
 	{ "ca_file", check_ca_file },
+	{ "metrics_listen", refuse_metrics },
 	{ "socket_group", find_socket_group },
 	{ "server_secret_file", remember_secret },
 	{ "allow_users", find_users },

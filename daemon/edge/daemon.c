@@ -99,7 +99,11 @@ static void log_verdict(struct buffer *out, const struct verdict *v)
 		buffer_printf(out, " Code=%" PRId64 " Message=%s", v->code,
 			      log_quote(v->message, strlen(v->message)).text);
 	else
-		buffer_printf(out, " reason=%s status=%u", fate_reason_name(v->fate), v->status);
+		buffer_printf(out, " reason=%s", fate_reason_name(v->fate));
+	if (v->status > 0 && v->status != 200)
+		buffer_printf(out, " status=%u", v->status);
+	if (v->class == VERDICT_SIGN_AGAIN)
+		buffer_puts(out, " (is this host's clock right?)");
 }
 
 static const struct {
@@ -109,9 +113,9 @@ static const struct {
 	[EVENT_STARTED] = { LOG_LEVEL_DEBUG, "started" },
 	[EVENT_RETRY] = { LOG_LEVEL_DEBUG, "will be tried again" },
 	[EVENT_SLOWED] = { LOG_LEVEL_WARNING,
-			   "the API says the AppID is too fast; requests a second now" },
+			   "the API finds the AppID too fast; requests a second from now on:" },
 	[EVENT_ROOM_SLOWED] = { LOG_LEVEL_WARNING,
-				"the API says the room is too fast; requests a second now" },
+				"the API finds the room too fast; requests a second from now on:" },
 	[EVENT_HALTED] = { LOG_LEVEL_ERROR, "halted: the API refuses the AppID's configuration" },
 	[EVENT_RESUMED] = { LOG_LEVEL_INFO, "no longer halted" },
 	[EVENT_UPSTREAM_DOWN] = { LOG_LEVEL_ERROR, "the API cannot be reached" },
@@ -313,7 +317,8 @@ static void reload(struct daemon *d)
 		config = old;
 		vault_free(d->vault);
 		d->vault = vault;
-		log_info("%s is in force: %zu AppIDs", d->path, d->config->n_apps);
+		log_info("%s is in force, with %zu AppID%s", d->path, d->config->n_apps,
+			 d->config->n_apps == 1 ? "" : "s");
 	} else {
 		vault_free(vault);
 		log_lines(LOG_LEVEL_ERROR, &errors);
@@ -438,24 +443,27 @@ static void stop_handles(struct daemon *d)
 
 static void log_summary(const struct daemon *d)
 {
-	const struct scheduler *s = &d->scheduler;
-	struct ledger sum = s->refused;
 	_cleanup_(buffer_deinit) struct buffer line = { 0 };
+	const struct intake_counts *counts = intake_counts(d->intake);
+	struct ledger sum;
 
-	for (size_t i = 0; i < s->n_apps; i++) {
-		for (enum fate f = 0; f < _FATE_N; f++)
-			sum.n[f] += s->apps[i]->ledger.n[f];
-	}
-	buffer_printf(&line, "stopped: lines=%" PRIu64, ledger_total(&sum));
+	scheduler_sum(&d->scheduler, &sum);
+	/* Whoever was turned away has not sent a line. */
+	buffer_printf(&line, "stopped: lines=%" PRIu64,
+		      ledger_total(&sum) - sum.n[FATE_TOO_MANY_CLIENTS]);
 	for (enum fate f = 0; f < _FATE_N; f++) {
 		if (sum.n[f] > 0)
 			buffer_printf(&line, " %s%s%s=%" PRIu64, fate_outcome_name(f),
 				      *fate_reason_name(f) ? "/" : "", fate_reason_name(f),
 				      sum.n[f]);
 	}
+	if (counts->replies_discarded > 0)
+		buffer_printf(&line, " replies_discarded=%" PRIu64, counts->replies_discarded);
+	if (counts->replies_lost > 0)
+		buffer_printf(&line, " replies_lost=%" PRIu64, counts->replies_lost);
 	if (!line.failed)
 		log_info("%s", line.data);
-	if (!scheduler_adds_up(s))
+	if (!scheduler_adds_up(&d->scheduler))
 		log_error("the ledger does not add up: this is a bug in barraged");
 }
 
@@ -501,9 +509,9 @@ static int run(struct daemon *d)
 	start_handles(d);
 	r = start_parts(d);
 	if (r == 0) {
-		log_info("barraged " VERSION " listens on %s: %zu AppIDs, to %s",
+		log_info("barraged " VERSION " listens on %s for %zu AppID%s, to %s",
 			 d->listener.path ? d->listener.path : "systemd's socket",
-			 d->config->n_apps, d->config->url);
+			 d->config->n_apps, d->config->n_apps == 1 ? "" : "s", d->config->url);
 		notify("READY=1");
 		uv_run(&d->loop, UV_RUN_DEFAULT);
 		log_summary(d);

@@ -13,6 +13,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,7 @@ struct intake {
 	size_t leftover; /* closed clients whose object still lives */
 	struct intake_counts counts;
 	struct log_limit no_descriptor;
-	struct log_limit not_admitted;
+	struct log_limit unknown[2]; /* AppIDs: not configured, not for the writer */
 	unsigned open_handles;
 	bool stopped;
 	bool closing;
@@ -203,13 +204,14 @@ static void log_refusal(struct intake *in, const struct client *c, const struct 
 
 	log_debug("peer=%d uid=%u outcome=rejected reason=%s", (int)c->peer.pid, c->peer.uid,
 		  fate_reason_name(why->fate));
-	if (why->fate != FATE_UNKNOWN_APP || !log_permit(&in->not_admitted, &before, now))
+	if (why->fate != FATE_UNKNOWN_APP ||
+	    !log_permit(&in->unknown[why->not_admitted], &before, now))
 		return;
-	log_warning("app=%u uid=%u gid=%u pid=%d: %s (%llu more since the last such line)",
-		    why->app_id, c->peer.uid, c->peer.gid, (int)c->peer.pid,
+	log_warning("app=%u uid=%u gid=%u pid=%d: %s%s", why->app_id, c->peer.uid, c->peer.gid,
+		    (int)c->peer.pid,
 		    why->not_admitted ? "this AppID is not for this writer"
 				      : "no such AppID is configured",
-		    (unsigned long long)before);
+		    log_repeats(before).text);
 }
 
 static void on_line(void *arg, char *line, size_t n, uint64_t number)
@@ -236,27 +238,56 @@ static void on_line(void *arg, char *line, size_t n, uint64_t number)
 	client_refused(c, &why, number);
 }
 
+/* Whether the writer has closed both directions, so that no reply can reach it. */
+static bool has_left(const struct client *c)
+{
+	struct pollfd p = { .fd = c->fd };
+
+	return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
+}
+
 static void client_end(struct client *c)
 {
 	line_end(&c->reader, on_line, c);
 	c->ended = true;
-	client_settle(c);
+	if (has_left(c))
+		client_close(c);
+	else
+		client_settle(c);
 }
 
-static void client_read(struct client *c)
+/* Reads once. Returns whether there may be more. */
+static bool client_read(struct client *c)
 {
 	struct intake *in = c->intake;
 	ssize_t n = recv(c->fd, in->chunk, READ_CHUNK, MSG_DONTWAIT);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n < 0 && errno == EAGAIN)
+		return false;
 	if (n <= 0) {
 		/* Reset by its writer or ended by it: what has come has come. */
 		client_end(c);
-		return;
+		return false;
 	}
 	line_feed(&c->reader, in->chunk, (size_t)n, in->config->max_line, on_line, c);
 	client_settle(c);
+	return c->fd >= 0;
+}
+
+/* A writer that closes without having read its replies resets the connection; libuv has
+ * then stopped watching it. The lines that it sent before are still there and count. */
+static void client_reset(struct client *c)
+{
+	c->events = 0;
+	if (c->intake->stopped || c->ended) {
+		client_close(c);
+		return;
+	}
+	while (client_read(c))
+		continue;
+	client_close(c);
 }
 
 static void on_event(uv_poll_t *poll, int status, int events)
@@ -264,13 +295,13 @@ static void on_event(uv_poll_t *poll, int status, int events)
 	struct client *c = poll->data;
 
 	if (status < 0) {
-		client_close(c);
+		client_reset(c);
 		return;
 	}
 	if (events & UV_WRITABLE)
 		client_flush(c);
 	if (c->fd >= 0 && events & UV_READABLE && !c->ended)
-		client_read(c);
+		(void)client_read(c);
 }
 
 /* Accepting. */
@@ -356,8 +387,8 @@ static void pause_accepting(struct intake *in, int error)
 	uv_poll_stop(&in->poll);
 	uv_timer_start(&in->pause, on_pause_over, ACCEPT_PAUSE, 0);
 	if (log_permit(&in->no_descriptor, &before, clock_now()))
-		log_warning("a writer cannot be taken in: %s (%llu more since the last such line)",
-			    strerror(error), (unsigned long long)before);
+		log_warning("a writer cannot be taken in: %s%s", strerror(error),
+			    log_repeats(before).text);
 }
 
 static bool is_passing(int error)

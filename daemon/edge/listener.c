@@ -37,6 +37,8 @@ static int take_lock(struct listener *l, struct buffer *why)
 
 	snprintf(lock, sizeof(lock), "%s.lock", l->path);
 	l->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (l->lock < 0 && errno == ENOENT)
+		return refuse(why, ENOENT, l->path, "its folder is not there");
 	if (l->lock < 0)
 		return refuse(why, errno, lock, "cannot be opened");
 	if (flock(l->lock, LOCK_EX | LOCK_NB) < 0)

@@ -115,3 +115,13 @@ bool log_permit(struct log_limit *l, uint64_t *suppressed, uint64_t now)
 	*l = (struct log_limit){ .next = now + ONCE_EVERY };
 	return true;
 }
+
+struct log_quoted log_repeats(uint64_t suppressed)
+{
+	struct log_quoted q = { .text = "" };
+
+	if (suppressed > 0)
+		snprintf(q.text, sizeof(q.text), " (%llu more since the last such line)",
+			 (unsigned long long)suppressed);
+	return q;
+}

@@ -43,6 +43,11 @@ int notify_passed_socket(const char *name, struct buffer *why)
 	int n = sd_listen_fds_with_names(1, &names);
 	int found = -1;
 
+	if (n < 0) {
+		buffer_printf(why, "the sockets that systemd passes cannot be used: %s",
+			      strerror(-n));
+		return -EINVAL;
+	}
 	for (int i = 0; i < n && found != -EINVAL; i++) {
 		if (found < 0 && strcmp(names[i], name) == 0) {
 			found = SD_LISTEN_FDS_START + i;

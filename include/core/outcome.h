@@ -53,3 +53,5 @@ struct ledger {
 };
 
 uint64_t ledger_total(const struct ledger *l);
+
+void ledger_add(struct ledger *to, const struct ledger *l);

@@ -48,6 +48,7 @@ struct request {
 	uint8_t state;         /* enum request_state */
 	uint8_t attempts;      /* started so far */
 	uint8_t signed_again;  /* after a "signature expired" */
+	uint8_t in_doubt;      /* an attempt may have been accepted; see retry_ambiguous */
 	char data[];           /* RoomId, UserId, UserName, MessageContent, id, each with a NUL */
 };
 

@@ -85,6 +85,7 @@ struct scheduler {
 	uint32_t sequence; /* of the last submitted request */
 	bool draining;
 	struct ledger refused; /* lines that never became a request of an AppID */
+	struct ledger gone;    /* of AppIDs that were removed */
 };
 
 /* Prepares a scheduler without AppIDs. Returns 0, -ENOMEM or -ENOTSUP (no MD5). */
@@ -140,6 +141,9 @@ bool scheduler_is_empty(const struct scheduler *s);
 
 /* The AppID, or NULL. */
 struct app *scheduler_app(const struct scheduler *s, uint32_t app_id);
+
+/* All fates since the start. */
+void scheduler_sum(const struct scheduler *s, struct ledger *out);
 
 /* Whether every line of every AppID is accounted for. */
 bool scheduler_adds_up(const struct scheduler *s);

@@ -46,3 +46,6 @@ struct log_limit {
 
 /* Whether to say it now; if so *@suppressed is how often it was not said before. */
 bool log_permit(struct log_limit *l, uint64_t *suppressed, uint64_t now);
+
+/* " (N more since the last such line)", or nothing for none. */
+struct log_quoted log_repeats(uint64_t suppressed);

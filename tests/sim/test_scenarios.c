@@ -304,6 +304,29 @@ static void test_a_wrong_secret_halts_and_recovers(void **state)
 	end(sim);
 }
 
+static void doubtful_then_refused(struct sim *sim, struct flight *f)
+{
+	const struct message *m = f->request->writer;
+
+	if (m->starts == 1)
+		f->result = TRANSPORT_NETWORK;
+	else
+		f->code = 2;
+}
+
+static void test_what_may_have_arrived_is_never_said_not_to_have(void **state)
+{
+	struct sim *sim = begin(&network_lan);
+	struct host *h = sim_host(sim, &(struct sim_config){ .upstream = "retry_ambiguous = yes" });
+
+	sim->server.answer = doubtful_then_refused;
+	submit(h, 1, 1);
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(h->seen[1].arrivals, 2);
+	assert_int_equal(h->fates[FATE_NETWORK], 1);
+	end(sim);
+}
+
 static void test_a_room_that_does_not_exist_is_remembered_for_a_moment(void **state)
 {
 	struct sim *sim = begin(&network_wan);
@@ -628,6 +651,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_too_old_is_told_so_within_50_ms),
 		cmocka_unit_test(test_every_class_of_code_is_tried_as_often_as_it_should),
 		cmocka_unit_test(test_a_wrong_secret_halts_and_recovers),
+		cmocka_unit_test(test_what_may_have_arrived_is_never_said_not_to_have),
 		cmocka_unit_test(test_a_room_that_does_not_exist_is_remembered_for_a_moment),
 		cmocka_unit_test(test_207_slows_one_room_alone),
 		cmocka_unit_test(test_206_of_two_hosts_settles_near_a_fair_half),

@@ -343,8 +343,7 @@ static void test_sections_are_known_ones(void **state)
 		  "1: [app 4294967296] names no AppID (1 to 4294967295)\n" },
 		{ "[app  1]\n" SECRET, "1: [app  1] names no AppID (1 to 4294967295)\n" },
 		{ "[app x]\nrate = 0\n", "1: [app x] names no AppID (1 to 4294967295)\n"
-					 "2: rate: 0 is out of range (1 to 100000)\n"
-					 "1: server_secret_file is missing in this section\n" },
+					 "2: rate: 0 is out of range (1 to 100000)\n" },
 		{ "max_age = 3s\n" APP SECRET,
 		  "1: \"max_age\" stands before the first [section]\n" },
 		{ APP SECRET "[queue]\nmax_age = 3s\n[queue]\nmax_age = 4s\nqueue_max = x\n",
@@ -363,7 +362,7 @@ static void test_sections_are_known_ones(void **state)
 
 static void test_finishing_finds_what_concerns_several_keys(void **state)
 {
-	assert_refused("", "0: there is no [app 1234567890] section, so nothing could be sent\n");
+	assert_refused("", "0: there is no [app APPID] section, so nothing could be sent\n");
 	assert_refused(APP, "1: server_secret_file is missing in this section\n");
 	assert_refused("[app 2]\n" SECRET "[app 1]\n" SECRET "[app 2]\n" SECRET "[app 2]\n" SECRET,
 		       "5: [app 2] stands twice; the first is on line 1\n"

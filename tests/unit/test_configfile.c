@@ -195,7 +195,7 @@ static void test_what_inih_would_misread_is_refused(void **state)
 		{ APP "rate = 5\t;why\n", "%:3: a comment needs a line of its own\n" },
 		{ APP "allow_users =;root\n", "%:3: allow_users: there is no user \";root\"\n" },
 		{ "[app 1] ; one\nserver_secret_file = $\n",
-		  "%: there is no [app 1234567890] section, so nothing could be sent\n"
+		  "%: there is no [app APPID] section, so nothing could be sent\n"
 		  "%:1: a comment needs a line of its own\n" },
 		{ APP "rate : 5\n", "%:3: a key is separated from its value by =, not by :\n" },
 		{ APP "https://a = b\n",
@@ -218,7 +218,7 @@ static void test_what_inih_would_misread_is_refused(void **state)
 		{ APP "[" X50 X50 "]\n", "%:3: unknown section [" X50 "xxxxxxxxxxxxxx...]\n" },
 		{ APP X50 X50 " = 1\n",
 		  "%:3: unknown key \"" X50 "xxxxxxxxxxxxxx...\" in [app 1]\n" },
-		{ "", "%: there is no [app 1234567890] section, so nothing could be sent\n" },
+		{ "", "%: there is no [app APPID] section, so nothing could be sent\n" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)

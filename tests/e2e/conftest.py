@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the end-to-end tests; see support.py for how they are used."""
+
+import contextlib
+
+import pytest
+
+from support import BARRAGED, Host, is_sanitized
+
+
+def pytest_report_header():
+    if not BARRAGED.exists():
+        pytest.exit(f"{BARRAGED} does not exist: build it, or set BARRAGED", returncode=2)
+    return f"barraged: {BARRAGED}{' (sanitized)' if is_sanitized() else ''}"
+
+
+@pytest.fixture
+def host():
+    """Where the test's programs run; starts sandboxes and daemons on demand."""
+    with contextlib.ExitStack() as stack:
+        yield Host(stack)
+
+
+@pytest.fixture
+def zego(host):
+    """A sandbox as it is by default: prompt, well-behaved, one AppID."""
+    return host.zego()
+
+
+@pytest.fixture
+def daemon(host, zego):
+    """A daemon with the default configuration, but for startup_hold."""
+    return host.daemon(zego)
+
+
+@pytest.fixture(scope="module")
+def standing_host():
+    """A host for tests that only talk to its daemon, one for all of a module."""
+    with contextlib.ExitStack() as stack:
+        yield Host(stack)
+
+
+@pytest.fixture(scope="module")
+def standing_daemon(standing_host):
+    """A daemon shared by a module's tests: whoever uses it must leave it as it was."""
+    return standing_host.daemon(standing_host.zego(), app={"room_rate": 0})

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: MIT
+"""What the end-to-end tests share: a host of their own, with ZEGO's stand-in, the daemon and its writers.
+
+A test asks for fixtures (conftest.py) and says what it needs beyond the usual:
+
+    def test_a_line_is_sent(zego, daemon):
+        writer = daemon.connect()
+        writer.send(message("hello", id=1))
+        assert writer.reply()["outcome"] == "sent"
+        assert zego.contents() == ["hello"]
+
+    def test_a_slow_upstream_lets_messages_age(host):
+        zego = host.zego(latency=300)                          # options of sandbox.py
+        daemon = host.daemon(zego, queue={"max_age": "100ms"}, app={"rate": 10})
+        ...
+
+    def test_two_appids(host):
+        zego = host.zego(apps={APP: 100, OTHER_APP: 10})       # AppID: its limit at the server
+        daemon = host.daemon(zego, apps={APP: {}, OTHER_APP: {"rate": 10}})
+
+`host.daemon(zego, ...)` writes a configuration, starts the daemon and waits until it listens. Keywords `daemon`,
+`upstream`, `queue` and `app` (each AppID's section) give keys of those sections, a value of None leaves one out;
+startup_hold is 0 unless given. The log is read from the daemon's standard error, so leave log_level at info or debug.
+The sandbox speaks plain HTTP unless asked for http=False, and then the daemon trusts its certificate.
+
+When the test is over, each daemon is told to stop and must exit with status 0, free of sanitizers' findings, with a
+ledger that adds up, and without a secret in anything it has put out; and each sandbox must not have been called too
+often or in a wrong way, unless the test sets zego.expects_faults. No program outlives its test.
+"""
+
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+TESTS = Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS))
+
+from sandbox import Sandbox  # noqa: E402
+
+BARRAGED = Path(os.environ.get("BARRAGED", ROOT / "build/daemon/barraged")).absolute()
+
+APP = 1234567890
+OTHER_APP = 1234567891
+
+# Where nobody listens, for daemons that have nothing to send.
+NOWHERE = "http://127.0.0.1:1/"
+
+# Exit statuses, as in sysexits.h.
+EX_USAGE = 64
+EX_CONFIG = 78
+
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+
+# What must never be found in the daemon's standard error.
+ALARMS = ("ERROR: AddressSanitizer", "LeakSanitizer", "runtime error:", "does not add up")
+
+
+@functools.lru_cache(maxsize=None)
+def is_sanitized():
+    return b"__asan_init" in BARRAGED.read_bytes()
+
+
+@functools.lru_cache(maxsize=None)
+def has_systemd():
+    """Whether the daemon was built with libsystemd."""
+    return "libsystemd" in subprocess.run(["ldd", BARRAGED], capture_output=True, text=True, check=True).stdout
+
+
+def patience():
+    """Seconds after which something that should have happened has not."""
+    return 100 if is_sanitized() else 20
+
+
+def eventually(condition, what):
+    """Wait until condition() is true, and give what it gave."""
+    deadline = time.monotonic() + patience()
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+def message(content="hello", room="room", user="user", **fields):
+    """A line for the daemon. Fields replace those of the same name; None leaves one out."""
+    line = {"RoomId": room, "UserId": user, "MessageContent": content} | fields
+    return {name: value for name, value in line.items() if value is not None}
+
+
+def die_with_the_tests():
+    """Called in a child before it runs a program: the kernel kills it when the tests end, however they end."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Arrival(NamedTuple):
+    """A request that the sandbox has seen. `verdict` is the Code answered, or what was done instead of answering."""
+
+    ns: int
+    app_id: int
+    room: str
+    user: str
+    verdict: str
+    connection: int
+    nonce: str
+    content: str
+
+
+class Zego(Sandbox):
+    """The sandbox, and what it saw."""
+
+    expects_faults = False  # set by tests that make the daemon do wrong on purpose
+
+    def __init__(self, log, **options):
+        super().__init__(log=log, **options)
+        self.log = Path(log)
+
+    def seen(self):
+        """Every request since the start, in the order of arrival."""
+        self.report()  # writes the log out
+        rows = (row.split("\t") for row in self.log.read_text().splitlines())
+        return [Arrival(int(row[0]), int(row[1]), *row[2:5], int(row[5]), row[6], json.loads(row[7])) for row in rows]
+
+    def contents(self):
+        return [arrival.content for arrival in self.seen()]
+
+    def wait_for_requests(self, n):
+        eventually(lambda: self.report()["requests"] >= n, f"{n} requests at the sandbox")
+
+    def check(self):
+        report = self.report()
+        assert self.expects_faults or not report["client_faults"]
+        for app_id, app in report["apps"].items():
+            assert app["most_in_a_second"] <= app["limit"], f"too fast for AppID {app_id}"
+
+
+class Writer:
+    """A connection to the daemon's socket. All that it hears is kept in `heard`."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(patience())
+        self.heard = b""
+        self.taken = 0  # bytes of it that have been given out as replies
+        self.socket.connect(str(path))
+
+    def send(self, *lines):
+        """Send objects as lines, in one write; bytes are a line as they stand."""
+        encoded = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+        self.send_bytes(b"".join(line + b"\n" for line in encoded))
+
+    def send_bytes(self, data):
+        self.socket.sendall(data)
+
+    def half_close(self):
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.socket.close()
+
+    def hear(self):
+        """Receive something; False at the end of the connection."""
+        with contextlib.suppress(ConnectionResetError):
+            data = self.socket.recv(1 << 16)
+            self.heard += data
+            return bool(data)
+        return False
+
+    def raw_reply(self):
+        """The next reply as the bytes of its line."""
+        while (end := self.heard.find(b"\n", self.taken)) < 0:
+            assert self.hear(), "the daemon closed the connection instead of replying"
+        line, self.taken = self.heard[self.taken : end], end + 1
+        return line
+
+    def reply(self):
+        return json.loads(self.raw_reply())
+
+    def replies(self, n):
+        return [self.reply() for _ in range(n)]
+
+    def ask(self, *lines):
+        """Send lines that are all answered, and give their replies; of a single line, its reply."""
+        self.send(*lines)
+        replies = self.replies(len(lines))
+        return replies[0] if len(lines) == 1 else replies
+
+    def sync(self):
+        """Wait until the daemon has taken in all lines sent so far; gives the replies that came meanwhile."""
+        self.send(b"sync")
+        replies = []
+        while "error" not in (reply := self.reply()):
+            replies.append(reply)
+        return replies
+
+    def rest(self):
+        """All replies that still come until the daemon closes the connection."""
+        while self.hear():
+            pass
+        lines, self.taken = self.heard[self.taken :].splitlines(), len(self.heard)
+        return [json.loads(line) for line in lines]
+
+
+class Daemon:
+    """The daemon's process, or what is needed to start one.
+
+    `command` is what goes before the daemon's own command line, such as systemd-socket-activate.
+    """
+
+    def __init__(self, host, zego, command=(), environment=None, **config):
+        self.host = host
+        self.zego = zego
+        self.name = f"daemon{len(host.daemons)}"
+        self.socket = host.directory / f"{self.name}.sock"
+        self.config = host.directory / f"{self.name}.conf"
+        self.log_file = host.directory / f"{self.name}.log"
+        self.command = [*command, str(BARRAGED), "--config", str(self.config)]
+        self.environment = environment or {}
+        self.sections = {"daemon": {"socket": self.socket}}
+        self.process = None
+        self.has_been_awaited = False
+        self.writers = []
+        self.configure(**config)
+
+    def configure(self, **config):
+        """Write the configuration anew, with changes; `apps` replaces the AppIDs."""
+        changed = {name: keys for name, keys in config.items() if name != "apps"}
+        for name, keys in changed.items():
+            self.sections[name] = self.sections.get(name, {}) | keys
+        if "apps" in config:
+            self.sections["apps"] = config["apps"]
+        self.config.write_text(self.host.config_text(self.zego, **self.sections))
+
+    def launch(self, **options):
+        """Start it without waiting for anything; options are those of subprocess.Popen."""
+        with open(self.log_file, "ab") as log:
+            usual = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": log,
+                "stderr": log,
+                "env": os.environ | SANITIZERS | self.environment,
+                "preexec_fn": die_with_the_tests,
+            }
+            self.process = subprocess.Popen(self.command, **usual | options)
+        self.has_been_awaited = False
+
+    def start(self):
+        listening = self.log.count("listens on") + 1
+        self.launch()
+        self.wait_for_log("listens on", listening)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def log(self):
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def wait_for_log(self, text, count=1):
+        def is_there():
+            found = self.log.count(text) >= count
+            assert found or self.is_running(), f"the daemon has ended:\n{self.log}"
+            return found
+
+        eventually(is_there, f'"{text}" in the log')
+
+    def connect(self, path=None):
+        writer = Writer(path or self.socket)
+        self.writers.append(writer)
+        return writer
+
+    def connect_soon(self):
+        """Connect to a daemon whose log does not tell when it listens."""
+
+        def try_to():
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return self.connect()
+
+        return eventually(try_to, f"a connection to {self.socket}")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def reload(self, **config):
+        """Send SIGHUP, after changing the configuration; gives whether it was taken."""
+        if config:
+            self.configure(**config)
+        taken, refused = self.log.count("is in force"), self.log.count("is not used")
+        self.signal(signal.SIGHUP)
+        eventually(
+            lambda: (self.log.count("is in force"), self.log.count("is not used")) != (taken, refused),
+            "the result of a reload in the log",
+        )
+        return self.log.count("is in force") > taken
+
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def wait(self):
+        """Wait until it has ended; gives its exit status, which is then the test's to judge."""
+        self.has_been_awaited = True
+        return self.process.wait(timeout=patience())
+
+    def stop(self):
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def descriptors(self):
+        """What its descriptors are, as in "socket:[4711]"."""
+        directory = Path(f"/proc/{self.pid}/fd")
+        return sorted(os.readlink(fd) for fd in directory.iterdir())
+
+    def resident(self):
+        """Bytes of memory that it occupies."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise ValueError("no VmRSS")
+
+    def finish(self):
+        """End it, if the test has not, and hold it against what every daemon must hold to."""
+        status = 0
+        try:
+            if self.is_running():
+                status = self.stop()
+            elif self.process and not self.has_been_awaited:
+                status = self.wait()
+        finally:
+            self.kill()
+            print(f"{self.name} wrote:\n{self.log}", file=sys.stderr)  # pytest shows it if the test fails
+        assert status == 0
+        assert not [alarm for alarm in ALARMS if alarm in self.log]
+        self.host.check_secrecy(self.log.encode(), *(writer.heard for writer in self.writers))
+        self.host.run("--config", self.config, "--dump-config")
+
+    def kill(self):
+        for writer in self.writers:
+            writer.close()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+class Host:
+    """A directory of its own and the programs that run there, for the length of one test."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        # Not pytest's tmp_path: a socket's path has at most 107 bytes.
+        self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="barraged-", dir="/tmp")))
+        self.secrets = {}  # AppID: the secret it has now
+        self.canaries = []  # every secret that there has been
+        self.daemons = []
+        self.zegos = 0
+
+    def secret(self, app_id):
+        return self.secrets.get(app_id) or self.new_secret(app_id)
+
+    def new_secret(self, app_id):
+        """Give an AppID another secret, in its file too."""
+        self.secrets[app_id] = secrets.token_hex(16)
+        self.canaries.append(self.secrets[app_id])
+        self.write(self.secret_file(app_id), self.secrets[app_id] + "\n")
+        return self.secrets[app_id]
+
+    def secret_file(self, app_id):
+        return self.directory / f"{app_id}.secret"
+
+    def write(self, name, text, mode=0o600):
+        """Make a file in the directory; gives its path."""
+        path = self.directory / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def zego(self, apps=None, http=True, **options):
+        """Start a sandbox; `apps` maps AppIDs to their limits."""
+        self.zegos += 1
+        app = [f"{app_id}:{self.secret(app_id)}:{limit}" for app_id, limit in (apps or {APP: 100}).items()]
+        log = self.directory / f"zego{self.zegos}.tsv"
+        zego = self.stack.enter_context(Zego(str(log), app=app, http=http, **options))
+        self.stack.callback(zego.check)
+        return zego
+
+    def daemon(self, zego=None, start=True, **options):
+        """Start a daemon. Keywords are keys of sections, and those of Daemon."""
+        daemon = Daemon(self, zego, **options)
+        self.daemons.append(daemon)
+        self.stack.callback(daemon.finish)
+        if start:
+            daemon.start()
+        return daemon
+
+    def config_text(self, zego=None, daemon=None, upstream=None, queue=None, app=None, apps=None):
+        sections = {
+            "daemon": {"control_socket": "", "startup_hold": 0} | (daemon or {}),
+            "upstream": {"url": zego.url, "ca_file": zego.ca_file} if zego else {"url": NOWHERE},
+            "queue": queue or {},
+        }
+        sections["upstream"] = sections["upstream"] | (upstream or {})
+        for app_id, keys in ({APP: {}} if apps is None else apps).items():
+            self.secret(app_id)  # makes the file
+            secret_file = {"server_secret_file": self.secret_file(app_id)}
+            sections[f"app {app_id}"] = secret_file | (app or {}) | keys
+        return "\n".join(section_text(name, keys) for name, keys in sections.items())
+
+    def run(self, *arguments):
+        """Run the daemon's program to its end."""
+        result = subprocess.run(
+            [BARRAGED, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=os.environ | SANITIZERS,
+            timeout=patience(),
+        )
+        self.check_secrecy(result.stdout.encode(), result.stderr.encode())
+        assert not [alarm for alarm in ALARMS if alarm in result.stderr]
+        return result
+
+    def check_secrecy(self, *outputs):
+        for canary in self.canaries:
+            assert not any(canary.encode() in output for output in outputs), "a secret got out"
+
+
+def section_text(name, keys):
+    lines = [f"{key} = {value}\n" for key, value in keys.items() if value is not None]
+    return f"[{name}]\n" + "".join(lines)
