@@ -619,7 +619,7 @@ static void note_upstream(struct scheduler *s, const struct request *r, const st
 
 	if (a->result == TRANSPORT_MEMORY || a->result == TRANSPORT_INTERNAL) {
 		upstream_forget(&s->upstream, r);
-	} else if (a->result == TRANSPORT_ANSWERED && !gateway) {
+	} else if ((a->result == TRANSPORT_ANSWERED || a->result == TRANSPORT_BROKEN) && !gateway) {
 		e.type = EVENT_UPSTREAM_UP;
 		if (upstream_answered(&s->upstream))
 			tell(s, e);

@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #include <ini.h>
+#include <openssl/err.h>
+#include <openssl/x509_vfy.h>
 
 #include "edge/account.h"
 #include "edge/url.h"
@@ -280,6 +282,17 @@ static int check_proxy(struct reading *r, const char *value, struct config_error
 	return url_check_proxy(value, why);
 }
 
+/* Found now rather than with every message. */
+static bool has_certificates(const char *path)
+{
+	X509_STORE *store = X509_STORE_new();
+	bool ok = store && X509_STORE_load_file(store, path) == 1;
+
+	X509_STORE_free(store);
+	ERR_clear_error();
+	return ok;
+}
+
 static int check_ca_file(struct reading *r, const char *value, struct config_error *why)
 {
 	struct stat st;
@@ -294,6 +307,8 @@ static int check_ca_file(struct reading *r, const char *value, struct config_err
 		return config_refuse(why, "ca_file: cannot be opened: %s", strerror(errno));
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		result = config_refuse(why, "ca_file: is not a regular file");
+	else if (!has_certificates(value))
+		result = config_refuse(why, "ca_file: has no certificate that OpenSSL can read");
 	close(fd);
 	return result;
 }

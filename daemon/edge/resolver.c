@@ -19,15 +19,21 @@
 #define FRESH        (60 * NSEC_PER_SEC)
 #define FAILED_PAUSE (1 * NSEC_PER_SEC)
 
-struct resolver {
+/* One look-up. It outlives a change of the host, which makes it nobody's. */
+struct look_up {
 	uv_getaddrinfo_t request;
+	struct resolver *resolver;
+};
+
+struct resolver {
 	uv_loop_t *loop;
 	resolver_fn fn;
 	void *arg;
 	char *host;
-	char *asked; /* the host of the look-up under way; NULL: none */
 	char *addresses;
-	uint64_t next; /* when to look up again */
+	struct look_up *asked; /* for this host */
+	unsigned under_way;    /* look-ups, nobody's included */
+	uint64_t next;         /* when to look up again */
 	bool literal;
 	bool closing;
 };
@@ -66,6 +72,7 @@ int resolver_set_host(struct resolver *r, const char *host)
 	free(r->addresses);
 	r->host = copy;
 	r->addresses = NULL;
+	r->asked = NULL;
 	r->next = 0;
 	r->literal = is_literal(host);
 	return 0;
@@ -74,6 +81,11 @@ int resolver_set_host(struct resolver *r, const char *host)
 bool resolver_is_literal(const struct resolver *r)
 {
 	return r->literal;
+}
+
+bool resolver_is_asking(const struct resolver *r)
+{
+	return r->asked != NULL;
 }
 
 static char *join(const struct addrinfo *list)
@@ -97,71 +109,98 @@ static char *join(const struct addrinfo *list)
 static void resolver_free(struct resolver *r)
 {
 	free(r->host);
-	free(r->asked);
 	free(r->addresses);
 	free(r);
 }
 
+/* Takes over the addresses found, or keeps the old ones if there are none. Returns whether
+ * they are others than before. */
+static bool take_addresses(struct resolver *r, char *found)
+{
+	if (!found)
+		return false;
+	if (r->addresses && strcmp(found, r->addresses) == 0) {
+		free(found);
+		return false;
+	}
+	free(r->addresses);
+	r->addresses = found;
+	return true;
+}
+
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
 {
-	struct resolver *r = container_of(request, struct resolver, request);
-	char *found = status == 0 ? join(list) : NULL;
-	bool mine = !r->closing && strcmp(r->asked, r->host) == 0;
-	bool changed = false;
+	struct look_up *l = container_of(request, struct look_up, request);
+	struct resolver *r = l->resolver;
+	bool mine = r->asked == l && !r->closing;
+	bool changed;
 
-	uv_freeaddrinfo(list);
-	free(r->asked);
-	r->asked = NULL;
-	if (r->closing) {
-		free(found);
-		resolver_free(r);
-		return;
-	}
-	if (found && mine) {
-		changed = !r->addresses || strcmp(found, r->addresses) != 0;
-		free(r->addresses);
-		r->addresses = found;
-	} else {
-		free(found);
-	}
-	if (mine)
+	r->under_way--;
+	if (mine) {
+		r->asked = NULL;
 		r->next = clock_now() + (status == 0 ? FRESH : FAILED_PAUSE);
-	r->fn(r->arg, r->addresses, changed);
+		changed = take_addresses(r, status == 0 ? join(list) : NULL);
+		r->fn(r->arg, r->addresses, changed);
+	}
+	uv_freeaddrinfo(list);
+	free(l);
+	if (r->closing && r->under_way == 0)
+		resolver_free(r);
 }
 
 static void look_up(struct resolver *r, uint64_t now)
 {
 	static const struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
 					       .ai_flags = AI_ADDRCONFIG };
+	struct look_up *l = calloc(1, sizeof(*l));
 
 	r->next = now + FAILED_PAUSE;
-	r->asked = strdup(r->host);
-	if (!r->asked)
+	if (!l)
 		return;
-	if (uv_getaddrinfo(r->loop, &r->request, on_resolved, r->host, NULL, &hints) < 0) {
-		free(r->asked);
-		r->asked = NULL;
+	l->resolver = r;
+	if (uv_getaddrinfo(r->loop, &l->request, on_resolved, r->host, NULL, &hints) < 0) {
+		free(l);
+		return;
 	}
+	r->asked = l;
+	r->under_way++;
 }
 
 const char *resolver_addresses(struct resolver *r, uint64_t now)
 {
 	if (r->literal)
 		return r->host;
-	if (!r->asked && (!r->addresses || now >= r->next))
+	if (!r->asked && now >= r->next)
 		look_up(r, now);
 	return r->addresses;
+}
+
+void resolver_rotate(struct resolver *r)
+{
+	const char *comma = r->addresses ? strchr(r->addresses, ',') : NULL;
+	struct buffer b = { 0 };
+
+	if (!comma)
+		return;
+	buffer_printf(&b, "%s,%.*s", comma + 1, (int)(comma - r->addresses), r->addresses);
+	if (b.failed) {
+		buffer_deinit(&b);
+		return;
+	}
+	free(r->addresses);
+	r->addresses = b.data;
 }
 
 bool resolver_close(struct resolver *r)
 {
 	r->closing = true;
-	if (!r->asked) {
+	if (r->under_way == 0) {
 		resolver_free(r);
 		return true;
 	}
 	/* Succeeds only for a look-up that no thread has begun; its callback comes either
 	 * way. */
-	uv_cancel((uv_req_t *)&r->request);
+	if (r->asked)
+		uv_cancel((uv_req_t *)&r->asked->request);
 	return false;
 }

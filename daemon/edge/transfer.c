@@ -10,12 +10,16 @@
  * - One attempt is one request on the wire: when libcurl wants to send a request again on
  *   a fresh connection because a kept one died, CURLOPT_PREREQFUNCTION refuses, and the
  *   core decides whether another token is spent.
+ * - libcurl 7.88 closes a socket that never became connected without a word to
+ *   CURLOPT_CLOSESOCKETFUNCTION. A watch is kept over CURL_POLL_REMOVE only for a
+ *   connection that stands.
  * - The request's URL carries its signature and is never logged.
  */
 #include "edge/transfer.h"
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +33,7 @@
 #include "edge/resolver.h"
 
 #define BODY_MOST      (64 * 1024)
+#define HEADERS_MOST   (64 * 1024)
 #define BODY_KEPT      4096 /* memory that an idle slot may keep for its next answer */
 #define ADDRESSES_MOST 16
 #define TURNS_MOST     16
@@ -54,6 +59,8 @@ struct slot {
 	struct curl_slist *resolve; /* while a transfer carries new addresses */
 	uint64_t parked_at;
 	uint64_t settings; /* which ones it was set up with */
+	uint64_t order;    /* of the addresses that it was started with */
+	size_t headers;    /* bytes of the answer's */
 	unsigned sent;     /* times that libcurl was about to send */
 	bool parked;       /* waits for the host's address */
 };
@@ -63,8 +70,9 @@ struct watch {
 	uv_poll_t poll;
 	struct transfers *transfers;
 	int fd;
-	int events; /* UV_READABLE, UV_WRITABLE that are armed */
-	bool idle;  /* libcurl does not look at it now */
+	int events;     /* UV_READABLE, UV_WRITABLE that are armed */
+	bool idle;      /* libcurl does not look at it now */
+	bool connected; /* as far as has been looked */
 };
 
 struct transfers {
@@ -79,6 +87,7 @@ struct transfers {
 	bool ended;            /* an attempt ended since transfers_turn() began */
 	struct resolver *resolver;
 	bool new_addresses; /* the next transfer tells them to libcurl */
+	uint64_t order;     /* how often they were rotated */
 	const struct config *config;
 	uint64_t settings;
 	char *host; /* of the URL, or of the proxy: what is looked up */
@@ -155,12 +164,23 @@ static uint64_t info_time(CURL *easy, CURLINFO what)
 	return (uint64_t)us * NSEC_PER_USEC;
 }
 
+/* "Retry-After: 0", which libcurl reports as if there were none. */
+static bool is_retry_after_zero(CURL *easy)
+{
+	struct curl_header *h;
+
+	return curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &h) == CURLHE_OK &&
+	       strcmp(h->value, "0") == 0;
+}
+
 static uint64_t retry_after_of(CURL *easy)
 {
 	curl_off_t seconds = 0;
 
-	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds <= 0)
+	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds < 0)
 		return 0;
+	if (seconds == 0)
+		return is_retry_after_zero(easy) ? RETRY_AFTER_LEAST : 0;
 	if ((uint64_t)seconds >= RETRY_AFTER_MOST / NSEC_PER_SEC)
 		return RETRY_AFTER_MOST;
 	return max_u64((uint64_t)seconds * NSEC_PER_SEC, RETRY_AFTER_LEAST);
@@ -182,6 +202,7 @@ static void slot_rest(struct slot *slot)
 	slot->request = NULL;
 	slot->parked = false;
 	slot->sent = 0;
+	slot->headers = 0;
 	if (slot->resolve) {
 		curl_easy_setopt(slot->easy, CURLOPT_RESOLVE, NULL);
 		curl_slist_free_all(slot->resolve);
@@ -205,14 +226,32 @@ static void slot_end(struct slot *slot, const struct answer *a)
 	slot_rest(slot);
 }
 
+/* libcurl 7.88 gives up an address after half of connect_timeout but tries the next only
+ * when all of it is over: one that leads nowhere would be in front of the others for ever. */
+static void try_another_address_first(struct slot *slot)
+{
+	struct transfers *t = slot->transfers;
+
+	if (slot->order != t->order)
+		return; /* it has been done since this attempt was started */
+	t->order++;
+	t->new_addresses = true;
+	resolver_rotate(t->resolver);
+}
+
 static void slot_done(struct slot *slot, CURLcode code)
 {
 	CURL *easy = slot->easy;
 	struct answer a = { .written = info_long(easy, CURLINFO_REQUEST_SIZE) > 0 };
 
 	a.result = result_of(code, a.written);
+	if (a.result == TRANSPORT_TIMEOUT && !a.written &&
+	    info_long(easy, CURLINFO_NUM_CONNECTS) > 0)
+		a.result = TRANSPORT_TLS; /* connected, and the handshake hung */
 	if (slot->body.failed)
 		a.result = TRANSPORT_BROKEN;
+	if (code != CURLE_OK && !a.written)
+		try_another_address_first(slot);
 	if (a.result == TRANSPORT_ANSWERED) {
 		a.status = (unsigned)info_long(easy, CURLINFO_RESPONSE_CODE);
 		a.retry_after = retry_after_of(easy);
@@ -279,10 +318,15 @@ static int want_timer(CURLM *multi, long ms, void *arg)
 	return 0;
 }
 
+static void fail_parked(struct transfers *t, uint64_t parked_before);
+
 bool transfers_turn(struct transfers *t)
 {
 	bool ended;
 
+	/* The last look-up has failed just now, and the next is not due. */
+	if (!list_is_empty(&t->parked) && !resolver_is_asking(t->resolver))
+		fail_parked(t, NEVER);
 	for (int i = 0; i < TURNS_MOST && t->kick; i++) {
 		t->kick = false;
 		act(t, CURL_SOCKET_TIMEOUT, 0);
@@ -378,6 +422,25 @@ static struct watch *watch_new(struct transfers *t, int fd)
 	return w;
 }
 
+static bool is_connected(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof(peer);
+
+	return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+}
+
+/* libcurl looks away: until its next request, or for good if it never got through. */
+static void rest_or_close(struct transfers *t, struct watch *w)
+{
+	if (!w->connected)
+		w->connected = is_connected(w->fd);
+	if (w->connected)
+		w->idle = true;
+	else
+		watch_close(t, w->fd);
+}
+
 static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
 {
 	struct transfers *t = arg;
@@ -386,7 +449,7 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
 
 	if (what == CURL_POLL_REMOVE) {
 		if (w)
-			w->idle = true;
+			rest_or_close(t, w);
 		return 0;
 	}
 	if (!w)
@@ -425,6 +488,15 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	struct transfers *t = arg;
 	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 
+	/* A watch under this number is of a socket that libcurl closed in silence; it may
+	 * not have noticed itself, so it gets another number. */
+	while (fd >= 0 && (size_t)fd < t->n_watches && t->watches[fd]) {
+		int other = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+
+		watch_close(t, fd);
+		close(fd);
+		fd = other;
+	}
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
 	t->connections++;
@@ -440,6 +512,14 @@ static int want_close(void *arg, curl_socket_t fd)
 }
 
 /* A slot and its settings. */
+
+static size_t on_header(char *bytes, size_t size, size_t n, void *arg)
+{
+	struct slot *slot = arg;
+
+	slot->headers += size * n;
+	return slot->headers <= HEADERS_MOST ? size * n : 0;
+}
 
 static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
 {
@@ -481,6 +561,8 @@ static int slot_set_up(struct slot *slot)
 	SET(FOLLOWLOCATION, 0L);
 	SET(USERAGENT, "barraged/" VERSION);
 	SET(HTTP09_ALLOWED, 0L);
+	SET(HEADERFUNCTION, on_header);
+	SET(HEADERDATA, slot);
 	SET(WRITEFUNCTION, on_body);
 	SET(WRITEDATA, slot);
 	SET(MAXFILESIZE, (long)BODY_MOST);
@@ -613,6 +695,7 @@ static int slot_go(struct slot *slot, const char *addresses)
 
 	if (carry_addresses(slot, addresses) < 0)
 		return -ENOMEM;
+	slot->order = t->order;
 	slot->parked = false;
 	list_unlink(&slot->link);
 	list_push_back(&t->active, &slot->link);
@@ -809,6 +892,9 @@ int transfers_configure(struct transfers *t, const struct config *c)
 	t->config = c;
 	t->settings++;
 	curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)c->max_in_flight);
+	/* libcurl's own 100 would open a connection for each request beyond; the server's
+	 * limit holds all the same. */
+	curl_multi_setopt(t->multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)c->max_in_flight);
 	return 0;
 }
 
@@ -886,7 +972,9 @@ bool transfers_close(struct transfers *t)
 	t->closing = true;
 	while (!list_is_empty(&t->idle))
 		slot_free(list_first(&t->idle, struct slot, link));
-	curl_multi_cleanup(t->multi); /* closes the sockets, and with them the watches */
+	curl_multi_cleanup(t->multi); /* closes the sockets, and with them most watches */
+	for (size_t fd = 0; fd < t->n_watches; fd++)
+		watch_close(t, (int)fd);
 	free(t->watches);
 	t->n_watches = 0;
 	free(t->scheme);

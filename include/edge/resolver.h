@@ -23,6 +23,12 @@ int resolver_set_host(struct resolver *r, const char *host);
 /* The addresses, or NULL. Starts a look-up when there are none or they are old. */
 const char *resolver_addresses(struct resolver *r, uint64_t now);
 
+/* Whether a look-up of the host is under way. */
+bool resolver_is_asking(const struct resolver *r);
+
+/* Puts the first address last: it leads nowhere. */
+void resolver_rotate(struct resolver *r);
+
 /* Whether the host is an address, so that nothing is ever looked up. */
 bool resolver_is_literal(const struct resolver *r);
 

@@ -103,6 +103,11 @@ def message(content="hello", room="room", user="user", **fields):
     return {name: value for name, value in line.items() if value is not None}
 
 
+def outcome(reply):
+    """A reply's fate in one word: "sent", or the reason why not."""
+    return reply.get("reason", reply["outcome"])
+
+
 def die_with_the_tests():
     """Called in a child before it runs a program: the kernel kills it when the tests end, however they end."""
     PR_SET_PDEATHSIG = 1

@@ -396,9 +396,33 @@ static void test_a_proxy_is_a_host_and_a_port(void **state)
 	}
 }
 
+/* A certificate for nothing; its key was thrown away. */
+static const char certificate[] =
+	"-----BEGIN CERTIFICATE-----\n"
+	"MIIBdjCCARugAwIBAgIUYO7CjxUs3j2tIHTdyuj5FyIQe50wCgYIKoZIzj0EAwIw\n"
+	"DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjQwNzIwMzBaGA8yMTI2MTAzMTA3MjAz\n"
+	"MFowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABItL\n"
+	"h0RynQJzS8VTX4D86+01hcDcgAiS9efXR8I+EWB77/80zKFJAx45XMBLCL2eOLoN\n"
+	"UcKRRI6pOtSxaDH/I0mjUzBRMB0GA1UdDgQWBBQM3Uf1IfCRYlalRdGTpfK1c749\n"
+	"rTAfBgNVHSMEGDAWgBQM3Uf1IfCRYlalRdGTpfK1c749rTAPBgNVHRMBAf8EBTAD\n"
+	"AQH/MAoGCCqGSM49BAMCA0kAMEYCIQDC91zI8IDpqbm9u9uNoR3qEQZSwLZf2q/I\n"
+	"9ohKErbExgIhAKpxvgz13+KGELElW7R/TEh6Vrpwxq23StYfJY6rMHSh\n"
+	"-----END CERTIFICATE-----\n";
+
 static void test_a_ca_file_can_be_read(void **state)
 {
-	assert_gives(*state, APP "[upstream]\nca_file = $\n", "");
+	const struct place *p = *state;
+	struct buffer text = { 0 };
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/ca.pem", p->folder);
+	assert_gives(*state, APP "[upstream]\nca_file = $\n",
+		     "%:4: ca_file: has no certificate that OpenSSL can read\n");
+	put_file(path, certificate, strlen(certificate), 0644);
+	buffer_printf(&text, APP "[upstream]\nca_file = %s\n", path);
+	assert_gives(*state, text.data, "");
+	buffer_deinit(&text);
+	assert_int_equal(unlink(path), 0);
 	assert_gives(*state, APP "[upstream]\nca_file =\n", "");
 	assert_gives(*state, APP "[upstream]\nca_file = /nonexistent\n",
 		     "%:4: ca_file: cannot be opened: No such file or directory\n");
