@@ -70,9 +70,10 @@ struct watch {
 	uv_poll_t poll;
 	struct transfers *transfers;
 	int fd;
-	int events;     /* UV_READABLE, UV_WRITABLE that are armed */
-	bool idle;      /* libcurl does not look at it now */
-	bool connected; /* as far as has been looked */
+	int events;      /* UV_READABLE, UV_WRITABLE that are armed */
+	bool idle;       /* libcurl does not look at it now */
+	bool connected;  /* as far as has been looked */
+	uint64_t rested; /* in which of the calls of libcurl it became idle */
 };
 
 struct transfers {
@@ -81,6 +82,7 @@ struct transfers {
 	void *arg;
 	uv_loop_t *loop;
 	CURLM *multi;
+	uint64_t calls;        /* of libcurl that may close a connection */
 	uv_timer_t timer;      /* libcurl's */
 	uv_timer_t park_timer; /* of the first parked */
 	bool kick;             /* libcurl wants to be called at once */
@@ -286,7 +288,10 @@ static void collect(struct transfers *t)
 static void act(struct transfers *t, curl_socket_t fd, int flags)
 {
 	int running;
-	CURLMcode code = curl_multi_socket_action(t->multi, fd, flags, &running);
+	CURLMcode code;
+
+	t->calls++;
+	code = curl_multi_socket_action(t->multi, fd, flags, &running);
 
 	if (code != CURLM_OK) {
 		log_error("libcurl: %s", curl_multi_strerror(code));
@@ -435,10 +440,12 @@ static void rest_or_close(struct transfers *t, struct watch *w)
 {
 	if (!w->connected)
 		w->connected = is_connected(w->fd);
-	if (w->connected)
-		w->idle = true;
-	else
+	if (!w->connected) {
 		watch_close(t, w->fd);
+		return;
+	}
+	w->idle = true;
+	w->rested = t->calls;
 }
 
 static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
@@ -504,8 +511,21 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	return fd;
 }
 
+/* A connection that is closed in the same call in which its request ended was given up in
+ * the middle of it: what the kernel still has of the request must not reach the server
+ * later, when its token is long at home. */
+static void forget_unsent(const struct transfers *t, int fd)
+{
+	static const struct linger now = { .l_onoff = 1, .l_linger = 0 };
+	const struct watch *w = (size_t)fd < t->n_watches ? t->watches[fd] : NULL;
+
+	if (w && (!w->idle || w->rested == t->calls))
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
 static int want_close(void *arg, curl_socket_t fd)
 {
+	forget_unsent(arg, fd);
 	/* libuv must let go of the descriptor before its number can be used again. */
 	watch_close(arg, fd);
 	return close(fd);
@@ -805,6 +825,7 @@ static void stop(struct transport *transport, struct request *r)
 {
 	struct slot *slot = r->transfer;
 
+	slot->transfers->calls++;
 	if (!slot->parked)
 		curl_multi_remove_handle(slot->transfers->multi, slot->easy);
 	r->transfer = NULL;
@@ -970,6 +991,7 @@ bool transfers_close(struct transfers *t)
 	bool free_already = !t->resolver || resolver_close(t->resolver);
 
 	t->closing = true;
+	t->calls++;
 	while (!list_is_empty(&t->idle))
 		slot_free(list_first(&t->idle, struct slot, link));
 	curl_multi_cleanup(t->multi); /* closes the sockets, and with them most watches */

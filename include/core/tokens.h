@@ -8,8 +8,9 @@
 #include "core/base.h"
 
 /* The window that no more than N requests may fall into, as we measure it: one second
- * and 100 µs, so that a server whose clock runs 100 ppm faster than ours still sees one. */
-#define TOKENS_WINDOW (NSEC_PER_SEC + 100 * NSEC_PER_USEC)
+ * and 500 µs, so that it is a second to a server whose clock runs slower than ours by the
+ * 500 ppm within which NTP steers a clock. */
+#define TOKENS_WINDOW (NSEC_PER_SEC + 500 * NSEC_PER_USEC)
 
 /* Zeroed is "all at home". */
 struct tokens {

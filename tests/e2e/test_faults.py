@@ -196,6 +196,43 @@ def server_context(directory, *alpn):
     return context
 
 
+def test_a_request_that_is_given_up_is_not_delivered_any_more(host):
+    """The connection is reset, so that nothing of it can leave the kernel when its token is long at home."""
+    ends = []
+
+    def never_answer(connection):
+        read_head(connection)
+        try:
+            ends.append(connection.recv(1))
+        except ConnectionResetError:
+            ends.append("reset")
+
+    with RawServer(never_answer) as server:
+        daemon = host.daemon(upstream={"url": server.url, "timeout": "200ms"})
+        assert outcome(daemon.connect().ask(message(id=1))) == "timeout"
+        eventually(lambda: ends, "the end of the connection")
+    assert ends == ["reset"]
+
+
+def test_an_idle_connection_is_closed_in_peace(host):
+    ends = []
+
+    def answer_and_wait(connection):
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(GOOD_BODY), GOOD_BODY))
+        try:
+            ends.append(connection.recv(1))
+        except ConnectionResetError:
+            ends.append("reset")
+
+    with RawServer(answer_and_wait) as server:
+        daemon = host.daemon(upstream={"url": server.url})
+        assert outcome(daemon.connect().ask(message(id=1))) == "sent"
+        daemon.stop()
+        eventually(lambda: ends, "the end of the connection")
+    assert ends == [b""]
+
+
 def closed_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
