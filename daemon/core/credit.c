@@ -22,12 +22,13 @@
 #define GENERATION         (60 * NSEC_PER_SEC)
 #define GENERATION_SAMPLES 300
 
-static void keep_low(struct credit_generation *g, uint64_t round_trip)
+/* Returns whether it is one of the lowest. */
+static bool keep_low(struct credit_generation *g, uint64_t round_trip)
 {
 	unsigned i = g->n;
 
 	if (i == CREDIT_LOWEST && round_trip >= g->lowest[i - 1])
-		return;
+		return false;
 	if (i < CREDIT_LOWEST)
 		g->n++;
 	else
@@ -35,6 +36,7 @@ static void keep_low(struct credit_generation *g, uint64_t round_trip)
 	for (; i > 0 && g->lowest[i - 1] > round_trip; i--)
 		g->lowest[i] = g->lowest[i - 1];
 	g->lowest[i] = round_trip;
+	return true;
 }
 
 static uint64_t estimate(const struct credit_estimate *c)
@@ -44,7 +46,7 @@ static uint64_t estimate(const struct credit_estimate *c)
 	uint64_t margin;
 
 	for (unsigned i = 0; i < c->before.n; i++)
-		keep_low(&both, c->before.lowest[i]);
+		(void)keep_low(&both, c->before.lowest[i]);
 	if (c->now.samples + c->before.samples < CREDIT_MIN_SAMPLES || both.n < CREDIT_LOWEST)
 		return 0;
 	least = both.lowest[0];
@@ -55,16 +57,19 @@ static uint64_t estimate(const struct credit_estimate *c)
 void credit_learn(struct credit_estimate *c, uint64_t round_trip, uint64_t now)
 {
 	struct credit_generation *g = &c->now;
+	bool changed = false;
 
 	if (g->samples == 0)
 		g->began = now;
 	if (g->samples >= GENERATION_SAMPLES && now - g->began >= GENERATION) {
 		c->before = *g;
 		*g = (struct credit_generation){ .began = now };
+		changed = true;
 	}
 	g->samples++;
-	keep_low(g, round_trip);
-	c->value = estimate(c);
+	changed |= keep_low(g, round_trip);
+	if (changed || g->samples + c->before.samples == CREDIT_MIN_SAMPLES)
+		c->value = estimate(c);
 }
 
 void credit_forget(struct credit_estimate *c)

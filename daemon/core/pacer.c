@@ -25,7 +25,7 @@ static void update(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t now)
 	uint64_t most = burst;
 
 	if (p->busy)
-		most = min_u64(burst, max_u64(rate / 25, 1));
+		most = max_u64(rate / 25, 1);
 	most *= interval(rate);
 	if (p->level < most)
 		p->level = min_u64(p->level + elapsed, most);

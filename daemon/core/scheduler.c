@@ -189,17 +189,23 @@ static void lane_changed(struct lane *lane, enum message_class class)
 		heap_remove(longest, &lane->longest);
 }
 
-/* To the end of its lane; after a try, back to the place that it had before. */
+static bool is_older(struct list *node, const struct request *r)
+{
+	const struct request *other = list_entry(node, struct request, link);
+
+	return (int32_t)(other->sequence - r->sequence) < 0;
+}
+
+/* To the end of its lane; after a try, back to the place that it had before. What comes
+ * back is older than nearly all that waits, so that is found from the front. */
 static void lane_insert(struct lane *lane, struct request *r)
 {
 	struct list *where = &lane->queue;
 
-	while (r->attempts > 0 && where->prev != &lane->queue) {
-		const struct request *other = list_entry(where->prev, struct request, link);
-
-		if ((int32_t)(other->sequence - r->sequence) < 0)
-			break;
-		where = where->prev;
+	if (r->attempts > 0) {
+		where = lane->queue.next;
+		while (where != &lane->queue && is_older(where, r))
+			where = where->next;
 	}
 	list_insert_before(where, &r->link);
 }
@@ -212,6 +218,7 @@ static void leave_state(struct scheduler *s, struct request *r)
 	list_unlink(&r->tick);
 	if (r->state == REQUEST_QUEUED) {
 		lane_of(r)->n--;
+		room->app->queued_bytes -= request_size(r);
 		lane_changed(lane_of(r), r->class);
 	} else if (r->state == REQUEST_WAITING) {
 		room->waiting--;
@@ -228,6 +235,7 @@ static void enter_state(struct scheduler *s, struct request *r)
 	if (r->state == REQUEST_QUEUED) {
 		lane_insert(lane_of(r), r);
 		lane_of(r)->n++;
+		room->app->queued_bytes += request_size(r);
 		lane_changed(lane_of(r), r->class);
 	} else if (r->state == REQUEST_WAITING) {
 		list_push_back(&room->app->in[REQUEST_WAITING], &r->link);
@@ -345,6 +353,9 @@ static struct request *victim_for(const struct app *app, const struct request *r
 
 static bool make_way(struct scheduler *s, struct app *app, const struct request *r, uint64_t now)
 {
+	/* Others fill the memory: all that this AppID has would be lost for nothing. */
+	if (s->bytes - app->queued_bytes + request_size(r) > s->config->queue_bytes)
+		return false;
 	while (is_full(s, app, r)) {
 		struct request *old = victim_for(app, r);
 
@@ -374,12 +385,24 @@ static enum fate admit(struct scheduler *s, struct app *app, struct request *r, 
 	return FATE_SENT;
 }
 
+/* The end of a request that was not taken in. */
+static void turn_down(struct scheduler *s, struct app *app, struct request *r, enum fate fate)
+{
+	struct fate_report f = { .fate = fate };
+	struct verdict halt;
+
+	if (fate == FATE_HALTED) {
+		halt = (struct verdict){ .has_code = true, .code = app->halt_code };
+		f.verdict = &halt;
+	}
+	conclude(s, app, r, &f);
+}
+
 int scheduler_submit(struct scheduler *s, struct request *r, uint64_t now)
 {
 	struct app *app = s->apps[r->app - s->config->apps];
 	uint64_t age = r->ttl_ms ? r->ttl_ms * NSEC_PER_MSEC : r->app->queue.max_age;
-	struct verdict halt = { .class = VERDICT_HALT, .has_code = true, .code = app->halt_code };
-	struct fate_report f = { 0 };
+	enum fate fate;
 
 	r->app = NULL; /* the section may be gone before the request is */
 	r->accepted = now;
@@ -389,10 +412,9 @@ int scheduler_submit(struct scheduler *s, struct request *r, uint64_t now)
 	list_init(&r->tick);
 	app->accepted++;
 
-	f.fate = admit(s, app, r, now);
-	if (f.fate != FATE_SENT) {
-		f.verdict = f.fate == FATE_HALTED ? &halt : NULL;
-		conclude(s, app, r, &f);
+	fate = admit(s, app, r, now);
+	if (fate != FATE_SENT) {
+		turn_down(s, app, r, fate);
 		return 0;
 	}
 	if (app->halted)
@@ -857,6 +879,17 @@ static void retire(struct scheduler *s, struct app *app, uint64_t now)
 	set_timer(s, &app->timer, now);
 }
 
+/* Holds every room against limits that may be others now. */
+static void settle_rooms(struct scheduler *s, struct app *app, uint64_t now)
+{
+	list_for_each_safe (node, &app->rooms) {
+		struct room *room = list_entry(node, struct room, link);
+
+		room->limited = false;
+		room_settle(s, room, now);
+	}
+}
+
 int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t now)
 {
 	struct app **apps = calloc(c->n_apps, sizeof(struct app *));
@@ -882,8 +915,12 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 	s->apps = apps;
 	s->n_apps = c->n_apps;
 	s->config = c;
-	for (size_t i = 0; i < s->n_apps; i++)
+	if (c->credit == CREDIT_NONE)
+		credit_forget(&s->credit);
+	for (size_t i = 0; i < s->n_apps; i++) {
+		settle_rooms(s, s->apps[i], now);
 		app_look(s, s->apps[i]);
+	}
 	return 0;
 }
 

@@ -10,9 +10,10 @@
  *
  * A ring of the times at which tokens come home, in the order of their answers, is all
  * the state there is. Answers come in the order of time, so the ring is sorted as it is.
- * The credit is taken off when a token is asked for, not when it is given back: when a
- * nearer server turns up, tokens on their way home are at once judged by what is known
- * then. Whether the credit applies to an entry is its lowest bit.
+ * The credit is taken off when a token is asked for, not when it is given back, and an
+ * entry leaves the ring only when it would be at home without any: when a nearer server
+ * turns up, all tokens are at once judged by what is known then. Whether the credit
+ * applies to an entry is its lowest bit.
  *
  * An entry without credit holds up those behind it for at most the credit: later than
  * need be, never too early.
@@ -41,10 +42,15 @@ static uint64_t comes_home(uint64_t entry, uint64_t credit)
 
 static void bring_home(struct tokens *t, uint64_t credit, uint64_t now)
 {
-	while (t->cooling > 0 && comes_home(entry_at(t, 0), credit) <= now) {
+	while (t->cooling > 0 && comes_home(entry_at(t, 0), 0) <= now) {
 		t->head = (t->head + 1) & (t->size - 1);
 		t->cooling--;
+		t->early -= t->early > 0;
 	}
+	while (t->early < t->cooling && comes_home(entry_at(t, t->early), credit) <= now)
+		t->early++;
+	while (t->early > 0 && comes_home(entry_at(t, t->early - 1), credit) > now)
+		t->early--;
 }
 
 uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now)
@@ -52,13 +58,13 @@ uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint
 	uint64_t away;
 
 	bring_home(t, credit, now);
-	away = (uint64_t)t->held + t->cooling;
+	away = (uint64_t)t->held + t->cooling - t->early;
 	if (away < limit)
 		return now;
 	if (t->held >= limit)
 		return NEVER;
-	return max_u64(comes_home(entry_at(t, 0), credit),
-		       comes_home(entry_at(t, away - limit), credit));
+	return max_u64(comes_home(entry_at(t, t->early), credit),
+		       comes_home(entry_at(t, t->early + away - limit), credit));
 }
 
 /* Room for one entry more than are away, so that giving back cannot fail. */

@@ -43,6 +43,8 @@ struct app {
 	struct list in[_REQUEST_STATE_N]; /* in flight, waiting; the queued are in their rooms */
 	size_t n[_REQUEST_STATE_N];       /* how many requests are in each state */
 
+	size_t queued_bytes; /* of those in its rooms' queues */
+
 	uint64_t accepted;    /* lines */
 	struct ledger ledger; /* of those: accepted = total + queued + waiting + in flight */
 	uint64_t retries;

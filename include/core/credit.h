@@ -2,6 +2,7 @@
 /* A careful lower bound of the round trip, learnt from the answers. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/base.h"

@@ -59,18 +59,6 @@ static inline void list_unlink(struct list *node)
 	list_init(node);
 }
 
-/* Moves all nodes of @from to the end of @to, in order. */
-static inline void list_splice_back(struct list *to, struct list *from)
-{
-	if (list_is_empty(from))
-		return;
-	from->next->prev = to->prev;
-	to->prev->next = from->next;
-	from->prev->next = to;
-	to->prev = from->prev;
-	list_init(from);
-}
-
 #define list_entry(node, type, member) container_of(node, type, member)
 #define list_first(l, type, member)    list_entry((l)->next, type, member)
 

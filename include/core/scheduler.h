@@ -81,7 +81,7 @@ struct scheduler {
 	int64_t wall_offset; /* wall clock less ours, ns */
 
 	size_t in_flight;
-	size_t bytes;      /* charged for queued and waiting messages */
+	size_t bytes;      /* charged for messages, from submit to fate */
 	uint32_t sequence; /* of the last submitted request */
 	bool draining;
 	struct ledger refused; /* lines that never became a request of an AppID */

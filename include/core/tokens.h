@@ -18,6 +18,7 @@ struct tokens {
 	uint32_t size;  /* a power of two, or 0 */
 	uint32_t head;
 	uint32_t cooling; /* used entries of the ring */
+	uint32_t early;   /* the first of them that are at home by the credit alone */
 	uint32_t held;    /* taken and not given back */
 };
 

@@ -2,6 +2,7 @@
 #include "random_run.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <string.h>
 
 static const struct network *const networks[] = {
@@ -32,6 +33,9 @@ static const struct {
 	{ 0, 429, TRANSPORT_ANSWERED },
 	{ 0, 503, TRANSPORT_ANSWERED },
 	{ 0, 500, TRANSPORT_ANSWERED },
+	{ 0, 0, TRANSPORT_DNS },
+	{ 0, 0, TRANSPORT_TLS },
+	{ 0, 0, TRANSPORT_MEMORY },
 	{ 0, 0, TRANSPORT_NETWORK },
 	{ 0, 0, TRANSPORT_BROKEN },
 	{ 0, 0, TRANSPORT_TIMEOUT },
@@ -74,35 +78,76 @@ static void nearer_server(struct sim *sim)
 	sim->hosts[0]->kept = 0;
 }
 
+static struct app *any_app(struct sim *sim)
+{
+	struct scheduler *s = &sim->hosts[0]->scheduler;
+
+	return s->apps[sim_below(sim, s->n_apps)];
+}
+
+static void pause_one(struct sim *sim)
+{
+	scheduler_pause(&sim->hosts[0]->scheduler, any_app(sim), true);
+}
+
+static void resume_all(struct sim *sim)
+{
+	struct scheduler *s = &sim->hosts[0]->scheduler;
+
+	for (size_t i = 0; i < s->n_apps; i++)
+		scheduler_pause(s, s->apps[i], false);
+}
+
+#define PAIRS_SIZE 160
+
 struct choice {
-	char upstream[160];
-	char queue[160];
-	char app[160];
+	char daemon[PAIRS_SIZE];
+	char upstream[PAIRS_SIZE];
+	char queue[PAIRS_SIZE];
+	char app[PAIRS_SIZE];
 	struct sim_config config;
 };
 
+/* Adds a "key = value" pair. Each takes at most one draw, since the order in which a
+ * compiler evaluates arguments is its own affair and a seed shall be the same run for all. */
+static void __attribute__((__format__(__printf__, 2, 3))) put(char *pairs, const char *format, ...)
+{
+	size_t n = strlen(pairs);
+	va_list args;
+
+	va_start(args, format);
+	(void)vsnprintf(pairs + n, PAIRS_SIZE - n, format, args);
+	va_end(args);
+}
+
+static unsigned below(struct sim *sim, unsigned most)
+{
+	return (unsigned)sim_below(sim, most);
+}
+
 static void choose(struct sim *sim, struct choice *c)
 {
-	unsigned rate = rates[sim_below(sim, ARRAY_SIZE(rates))];
-
-	snprintf(c->upstream, sizeof(c->upstream),
-		 "credit = %s; retries = %u; retry_ambiguous = %s; max_in_flight = %u; "
-		 "timeout = %ums; probe_interval = 2s",
-		 sim_chance(sim) < 0.8 ? "auto" : "none", (unsigned)sim_below(sim, 4),
-		 sim_chance(sim) < 0.3 ? "yes" : "no", 1 + (unsigned)sim_below(sim, 300),
-		 500 + (unsigned)sim_below(sim, 4500));
-	snprintf(c->queue, sizeof(c->queue), "overflow = %s; max_age = %ums; queue_bytes = %uKiB",
-		 sim_chance(sim) < 0.8 ? "oldest" : "newest", 50 + (unsigned)sim_below(sim, 5000),
-		 64 + (unsigned)sim_below(sim, 256));
-	snprintf(c->app, sizeof(c->app),
-		 "rate = %u; burst = %u; room_rate = %u; room_in_flight = %u", rate,
-		 1 + (unsigned)sim_below(sim, 20), (unsigned)sim_below(sim, 40),
-		 sim_chance(sim) < 0.3 ? 1 : 0);
+	*c = (struct choice){ { 0 } };
+	put(c->daemon, "startup_hold = %ums", sim_chance(sim) < 0.2 ? below(sim, 2000) : 0);
+	put(c->upstream, "credit = %s; ", sim_chance(sim) < 0.8 ? "auto" : "none");
+	put(c->upstream, "retries = %u; ", below(sim, 4));
+	put(c->upstream, "retry_ambiguous = %s; ", sim_chance(sim) < 0.3 ? "yes" : "no");
+	put(c->upstream, "max_in_flight = %u; ", 1 + below(sim, sim_chance(sim) < 0.2 ? 5 : 300));
+	put(c->upstream, "timeout = %ums; ", 500 + below(sim, 4500));
+	put(c->upstream, "probe_interval = 2s");
+	put(c->queue, "overflow = %s; ", sim_chance(sim) < 0.8 ? "oldest" : "newest");
+	put(c->queue, "max_age = %ums; ", 50 + below(sim, 5000));
+	put(c->queue, "queue_bytes = %uKiB", 64 + below(sim, 256));
+	put(c->app, "rate = %u; ", rates[sim_below(sim, ARRAY_SIZE(rates))]);
+	put(c->app, "burst = %u; ", 1 + below(sim, 20));
+	put(c->app, "room_rate = %u; ", below(sim, 40));
+	put(c->app, "room_in_flight = %u", sim_chance(sim) < 0.3 ? 1 : 0);
 	c->config = (struct sim_config){
+		.daemon = c->daemon,
 		.upstream = c->upstream,
 		.queue = c->queue,
 		.app = c->app,
-		.n_apps = 1 + (uint32_t)sim_below(sim, 3),
+		.n_apps = 1 + below(sim, 3),
 	};
 }
 
@@ -114,24 +159,30 @@ static void reload(struct sim *sim)
 	sim_reload(sim->hosts[0], &c.config);
 }
 
+static void add_writer(struct sim *sim, struct host *h)
+{
+	struct writer w = { .host = h, .burst = 1 };
+
+	w.app_id = 1 + below(sim, (unsigned)h->config->n_apps);
+	w.rooms = 1 + below(sim, sim->rooms);
+	w.rate = 1 + 300 * sim_chance(sim) * sim_chance(sim);
+	if (sim_chance(sim) < 0.3)
+		w.burst = 1 + below(sim, 50);
+	if (sim_chance(sim) < 0.5)
+		w.system = sim_chance(sim) / 4;
+	if (sim_chance(sim) < 0.3)
+		w.ttl_ms = 1 + below(sim, 8000);
+	if (sim_chance(sim) < 0.5)
+		w.for_ns = SEC + sim_below(sim, 20 * SEC);
+	sim_write(sim, &w);
+}
+
 static void add_writers(struct sim *sim, struct host *h)
 {
 	uint64_t n = 1 + sim_below(sim, 5);
 
-	for (uint64_t i = 0; i < n; i++) {
-		struct writer w = {
-			.host = h,
-			.app_id = 1 + (uint32_t)sim_below(sim, h->config->n_apps),
-			.rooms = 1 + (uint32_t)sim_below(sim, sim->rooms),
-			.rate = 1 + 300 * sim_chance(sim) * sim_chance(sim),
-			.burst = sim_chance(sim) < 0.3 ? 1 + (unsigned)sim_below(sim, 50) : 1,
-			.system = sim_chance(sim) < 0.5 ? sim_chance(sim) / 4 : 0,
-			.ttl_ms = sim_chance(sim) < 0.3 ? 1 + (uint32_t)sim_below(sim, 8000) : 0,
-			.for_ns = sim_chance(sim) < 0.5 ? SEC + sim_below(sim, 20 * SEC) : 0,
-		};
-
-		sim_write(sim, &w);
-	}
+	for (uint64_t i = 0; i < n; i++)
+		add_writer(sim, h);
 }
 
 static void add_events(struct sim *sim)
@@ -140,14 +191,19 @@ static void add_events(struct sim *sim)
 		action_fn fn;
 		double chance;
 	} happenings[] = {
-		{ stall, 0.2 },  { step_clock, 0.2 }, { nearer_server, 0.1 },
-		{ reload, 0.3 }, { reload, 0.1 },
+		{ stall, 0.2 },  { step_clock, 0.2 }, { nearer_server, 0.1 }, { reload, 0.3 },
+		{ reload, 0.1 }, { pause_one, 0.2 },  { resume_all, 0.2 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(happenings); i++) {
 		if (sim_chance(sim) < happenings[i].chance)
 			sim_at(sim, sim_below(sim, 15 * SEC), happenings[i].fn);
 	}
+	sim_at(sim, 20 * SEC, resume_all); /* or else it never ends */
+	if (sim_chance(sim) < 0.2)
+		sim->start_failures = 0.02;
+	if (sim_chance(sim) < 0.1)
+		sim->random_failures = 0.02;
 }
 
 /* A limiter that counts as we do must have had nothing to refuse. */
@@ -171,19 +227,24 @@ static void shut_down(struct sim *sim)
 	scheduler_drain(s);
 	sim_run(sim, sim_below(sim, 5 * SEC));
 	scheduler_drop(s, sim->now);
-	sim_run(sim, SEC);
+	sim_turn(sim->hosts[0]);
+	if (sim_chance(sim) < 0.5)
+		sim_run(sim, SEC);
 	scheduler_abort(s, sim->now);
+	sim_turn(sim->hosts[0]);
 	if (!scheduler_is_empty(s))
 		sim_fail(sim, "not empty after everything was aborted");
 }
 
-const char *random_run(uint64_t seed)
+const char *random_run(uint64_t seed, uint64_t *trace)
 {
 	static char failure[sizeof(((struct sim *)0)->failure)];
 	struct sim *sim = sim_new(seed, NULL, LIMITER_NONE);
 	struct choice c;
 
 	sim->network = networks[sim_below(sim, ARRAY_SIZE(networks))];
+	if (sim_chance(sim) < 0.5)
+		sim->content = 1 + sim_below(sim, 1024);
 	sim->server.limiter = (enum limiter)sim_below(sim, _LIMITER_N);
 	if (sim_chance(sim) < 0.5)
 		sim->server.answer = sim_chance(sim) < 0.8 ? moody : broken;
@@ -191,11 +252,12 @@ const char *random_run(uint64_t seed)
 	add_writers(sim, sim_host(sim, &c.config));
 	add_events(sim);
 	sim_run(sim, 5 * SEC + sim_below(sim, 15 * SEC));
-	if (sim_chance(sim) < 0.2)
+	if (sim_chance(sim) < 0.3)
 		shut_down(sim);
 	sim_settle(sim);
 	check_refusals(sim);
 	memcpy(failure, sim->failure, sizeof(failure));
+	*trace = sim->trace;
 	sim_free(sim);
 	return failure;
 }

@@ -8,15 +8,17 @@
 #include "sim.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A message that is past its age is told so within 50 ms of it (design, "What goes first,
- * and what goes at all"). */
-#define EXPIRY_MOST (50 * MS)
+#include "promise.h"
+
+/* What a server whose clock is 500 ppm slow takes for a second. */
+#define SLOW_SECOND (SEC + SEC / 2000)
 
 const struct network network_lan = {
 	.name = "LAN",
@@ -87,6 +89,13 @@ void sim_fail(struct sim *sim, const char *format, ...)
 	va_end(args);
 }
 
+/* Two runs are the same if all that was noted is. */
+static void note(struct sim *sim, uint64_t what)
+{
+	sim->trace = (sim->trace ^ what) * UINT64_C(1099511628211);
+	sim->trace ^= sim->trace >> 29;
+}
+
 /* Chance: xorshift64*, seeded through splitmix64 so that near seeds differ. */
 
 static uint64_t next_random(struct sim *sim)
@@ -129,6 +138,9 @@ static void enter_core(const bool *was)
 {
 	sim_in_core = *was;
 }
+
+/* To the end of the function that the core has called. */
+#define OUTSIDE_CORE _cleanup_(enter_core) __attribute__((__unused__)) bool was = leave_core()
 
 #define IN_CORE(call)                                                                              \
 	({                                                                                         \
@@ -195,7 +207,9 @@ static struct account *account_in(struct account *accounts, size_t *n, uint32_t 
 	}
 	assert(*n < SIM_APPS);
 	a = &accounts[(*n)++];
-	*a = (struct account){ .app_id = app_id, .n = limit, .level = (double)limit };
+	*a = (struct account){
+		.app_id = app_id, .n = limit, .level = (double)limit, .second = SEC
+	};
 	return a;
 }
 
@@ -203,7 +217,7 @@ static struct account *account_in(struct account *accounts, size_t *n, uint32_t 
 static size_t account_note(struct account *a, uint64_t now)
 {
 	if (a->used == a->size) {
-		size_t size = a->size ? a->size * 2 : 256;
+		size_t size = a->size ? a->size * 2 : 16;
 		uint64_t *recent = calloc(size, sizeof(*recent));
 
 		assert(recent);
@@ -215,7 +229,7 @@ static size_t account_note(struct account *a, uint64_t now)
 		a->head = 0;
 	}
 	a->recent[(a->head + a->used++) % a->size] = now;
-	while (now - a->recent[a->head] >= SEC) {
+	while (now - a->recent[a->head] >= a->second) {
 		a->head = (a->head + 1) % a->size;
 		a->used--;
 	}
@@ -266,10 +280,37 @@ struct account *sim_account(struct sim *sim, uint32_t app_id)
 	return account_in(sim->server.accounts, &sim->server.n_accounts, app_id, 100);
 }
 
+bool sim_arrive(struct sim *sim, struct account *a)
+{
+	bool allowed = is_allowed(&sim->server, a, account_note(a, sim->now), sim->now);
+
+	if (!allowed)
+		a->refused++;
+	return allowed;
+}
+
 static void flight_release(struct flight *f)
 {
 	if (--f->events == 0)
 		free(f);
+}
+
+/* A room's own limit, as the one who sent it should have kept it. */
+static void note_room(struct sim *sim, struct flight *f)
+{
+	struct host *h = f->host;
+	const struct account *app = &h->seen[f->app_id];
+	struct account **room = &h->seen_rooms[(size_t)f->app_id * sim->rooms + f->room];
+	size_t in_second;
+
+	if (!*room)
+		*room = calloc(1, sizeof(**room));
+	assert(*room);
+	(*room)->second = SLOW_SECOND;
+	in_second = account_note(*room, sim->now);
+	if (in_second > app->room_n)
+		sim_fail(sim, "%zu requests of a room within a second, %" PRIu64 " are allowed",
+			 in_second, app->room_n);
 }
 
 static void on_arrival(struct sim *sim, struct flight *f)
@@ -277,18 +318,19 @@ static void on_arrival(struct sim *sim, struct flight *f)
 	struct server *s = &sim->server;
 	struct account *a = sim_account(sim, f->app_id);
 	struct account *mine = &f->host->seen[f->app_id];
-	size_t in_second = account_note(a, sim->now);
 
-	if (sim->now >= mine->next_at)
+	if (sim->now >= mine->next_at) {
 		a->n = mine->n = mine->next_n;
+		mine->room_n = mine->next_room_n;
+	}
 	if (account_note(mine, sim->now) > mine->n && !sim->relaxed)
 		sim_fail(sim, "%zu requests of AppID %u within a second, %" PRIu64 " are allowed",
 			 mine->used, f->app_id, mine->n);
+	note_room(sim, f);
 	f->result = TRANSPORT_ANSWERED;
 	f->status = 200;
 	f->code = 0;
-	if (!is_allowed(s, a, in_second, sim->now)) {
-		a->refused++;
+	if (!sim_arrive(sim, a)) {
 		f->code = 206;
 	} else if (s->answer) {
 		s->answer(sim, f);
@@ -304,7 +346,7 @@ static void on_arrival(struct sim *sim, struct flight *f)
 
 /* A host's transport. */
 
-static uint64_t way(struct sim *sim, uint64_t least, bool spike)
+uint64_t sim_way(struct sim *sim, uint64_t least, bool spike)
 {
 	const struct network *n = sim->network;
 	uint64_t t = least + exponential(sim, (double)n->jitter);
@@ -333,6 +375,13 @@ static void check_start(struct host *h, struct request *r)
 	if (sim->now >= r->deadline)
 		sim_fail(sim, "started %" PRIu64 " ms after its age limit",
 			 (sim->now - r->deadline) / MS);
+	note(sim, sim->now ^ (uint64_t)m->app_id << 32 ^ (uint64_t)m->room << 40 ^ m->number);
+	promise_check_start(h, r);
+	if (m->accepted || (m->in_doubt && !h->ever_ambiguous))
+		sim_fail(sim, "sent again although it may have been accepted");
+	if (m->starts > h->most_retries + m->signed_again)
+		sim_fail(sim, "sent %u times, %" PRIu64 " retries are allowed", m->starts + 1,
+			 h->most_retries);
 	if (m->starts++ > 0)
 		return;
 	m->started = sim->now;
@@ -342,18 +391,39 @@ static void check_start(struct host *h, struct request *r)
 	*last = m->number;
 }
 
+/* When the request reaches the server; NEVER if it does not. */
+static uint64_t arrival_of(struct sim *sim, const struct flight *f, bool spike)
+{
+	const struct network *n = sim->network;
+	uint64_t given_up = f->started + f->host->config->timeout;
+
+	if (!f->lost || sim_chance(sim) < 0.25)
+		return f->written + sim_way(sim, n->out, spike);
+	if (sim_chance(sim) < 0.5)
+		return NEVER;
+	/* The worst there is: it is counted when it has been given up, or just before. Not
+	 * later than on the nearest network, to which the run may change meanwhile: a second
+	 * after that the host may send again. */
+	return given_up - n->back + sim_below(sim, network_lan.out + n->back);
+}
+
 static int sim_start(struct transport *t, struct request *r, const struct signature *s)
 {
-	_cleanup_(enter_core) bool was = leave_core();
+	OUTSIDE_CORE;
 	struct host *h = container_of(t, struct host, transport);
 	struct sim *sim = h->sim;
-	struct flight *f = calloc(1, sizeof(*f));
 	uint64_t round = sim->network->out + sim->network->back;
+	struct flight *f;
 	bool spike = sim_chance(sim) < sim->network->spikes;
 	bool spike_back = spike && sim_chance(sim) < 0.5;
+	uint64_t arrival;
 
-	assert(f && strlen(s->hex) == 32);
+	assert(strlen(s->hex) == 32);
 	check_start(h, r);
+	if (sim_chance(sim) < sim->start_failures)
+		return sim_chance(sim) < 0.5 ? -ENOMEM : -EIO;
+	f = calloc(1, sizeof(*f));
+	assert(f);
 	f->host = h;
 	f->request = r;
 	f->app_id = r->room->app->app_id;
@@ -366,39 +436,58 @@ static int sim_start(struct transport *t, struct request *r, const struct signat
 	else
 		f->written += 3 * round; /* TCP and TLS */
 	f->lost = sim_chance(sim) < sim->network->lost;
-	f->back = way(sim, sim->network->back, spike_back);
+	f->back = sim_way(sim, sim->network->back, spike_back);
 	f->events = 1;
 	r->transfer = f;
 	h->in_flight++;
-	if (!f->lost || sim_chance(sim) < 0.5) {
+	promise_note_start(h, f->app_id);
+	arrival = arrival_of(sim, f, spike && !spike_back);
+	if (arrival != NEVER) {
 		f->events++;
-		post(sim, (struct event){ .at = f->written +
-						way(sim, sim->network->out, spike && !spike_back),
-					  .type = EVENT_ARRIVE,
-					  .what = f });
+		post(sim, (struct event){ .at = arrival, .type = EVENT_ARRIVE, .what = f });
 	}
 	post(sim, (struct event){
 			  .at = sim->now + h->config->timeout, .type = EVENT_TIMEOUT, .what = f });
 	return 0;
 }
 
-static void land(struct flight *f)
+static void land(struct flight *f, bool answered)
 {
 	f->request->transfer = NULL;
 	f->request = NULL;
 	f->host->in_flight--;
+	promise_note_end(f->host, f->app_id, answered);
 }
 
 static void sim_abort(struct transport *t, struct request *r)
 {
-	land(r->transfer);
+	land(r->transfer, false);
+}
+
+/* What may be said and done about the message from now on. */
+static void note_answer(const struct flight *f, const struct answer *a)
+{
+	struct message *m = message_of(f->request);
+	struct purse *purse = &f->host->purses[f->app_id];
+	bool too_fast = a->status == 429 || (a->status == 200 && f->code == 206);
+
+	if (a->result == TRANSPORT_ANSWERED && too_fast && config_app(f->host->config, f->app_id))
+		purse->held_until = max_u64(purse->held_until, f->host->sim->now + a->retry_after);
+	if (a->result == TRANSPORT_ANSWERED) {
+		m->accepted |= a->status == 200 && f->code == 0;
+		m->in_doubt |= a->status >= 500 && !(a->status == 503 && a->retry_after > 0);
+		m->signed_again |= f->code == 100000004;
+	} else {
+		m->in_doubt |= a->written;
+	}
 }
 
 static void complete(struct sim *sim, struct flight *f, struct answer *a)
 {
 	struct request *r = f->request;
 
-	land(f);
+	note_answer(f, a);
+	land(f, a->result == TRANSPORT_ANSWERED);
 	sim_in_core = true;
 	scheduler_complete(&f->host->scheduler, r, a, sim->now);
 	sim_in_core = false;
@@ -409,7 +498,8 @@ static void on_answer(struct sim *sim, struct flight *f)
 	char body[128];
 	struct answer a = {
 		.result = f->result,
-		.written = f->result != TRANSPORT_CONNECT,
+		.written = f->result != TRANSPORT_CONNECT && f->result != TRANSPORT_DNS &&
+			   f->result != TRANSPORT_TLS,
 		.status = f->status,
 		.retry_after = f->retry_after,
 		.round_trip = f->kept ? sim->now - f->written : 0,
@@ -439,15 +529,44 @@ static void on_timeout(struct sim *sim, struct flight *f)
 
 /* A host's other dealings with the core. */
 
+/* Whether the one fate is what became of the message, as far as anybody can know. */
+static void check_fate(struct host *h, const struct request *r, const struct fate_report *f)
+{
+	struct sim *sim = h->sim;
+	const struct message *m = message_of(r);
+	bool tells_doubt = f->fate == FATE_HTTP || f->fate == FATE_TIMEOUT ||
+			   f->fate == FATE_NETWORK || f->fate == FATE_ANSWER ||
+			   f->fate == FATE_MEMORY;
+
+	if (f->fate == FATE_SENT ? !m->accepted : m->accepted && !sim->starved)
+		sim_fail(sim, "%s/%s, but was %saccepted", fate_outcome_name(f->fate),
+			 fate_reason_name(f->fate), m->accepted ? "" : "not ");
+	if (m->in_doubt && f->fate != FATE_SENT && !tells_doubt)
+		sim_fail(sim, "%s/%s, but may have been accepted", fate_outcome_name(f->fate),
+			 fate_reason_name(f->fate));
+	if (f->waited + f->took != sim->now - m->submitted)
+		sim_fail(sim, "waited and took do not add up");
+	if (f->fate == FATE_QUEUE_FULL)
+		promise_check_overflow(h, r, (enum message_class)h->incoming);
+}
+
 static void on_fate(void *arg, struct request *r, const struct fate_report *f)
 {
-	_cleanup_(enter_core) bool was = leave_core();
+	OUTSIDE_CORE;
 	struct host *h = arg;
 	struct sim *sim = h->sim;
 	struct message *m = message_of(r);
 	uint64_t waited = f->waited / MS;
 
+	if (!m) {
+		sim_fail(sim, "a fate was told twice");
+		return;
+	}
+	note(sim, sim->now ^ (uint64_t)f->fate << 56 ^ m->number);
+	check_fate(h, r, f);
 	h->fates[f->fate]++;
+	if (sim->told)
+		sim->told(sim, m, f);
 	if (f->fate == FATE_EXPIRED && sim->now > m->deadline + EXPIRY_MOST &&
 	    sim->now > h->stalled_until + EXPIRY_MOST)
 		sim_fail(sim, "told %" PRIu64 " ms after its age limit",
@@ -473,6 +592,8 @@ static int on_random(void *arg, void *out, size_t n)
 	struct host *h = arg;
 	unsigned char *p = out;
 
+	if (sim_chance(h->sim) < h->sim->random_failures)
+		return -EIO;
 	for (size_t i = 0; i < n; i++)
 		p[i] = (unsigned char)(next_random(h->sim) >> 32);
 	return 0;
@@ -485,7 +606,7 @@ static const struct scheduler_ops ops = {
 };
 
 /* One turn of the host's loop, as in edge/daemon.c. */
-static void turn(struct host *h)
+void sim_turn(struct host *h)
 {
 	struct sim *sim = h->sim;
 	uint64_t next;
@@ -495,13 +616,16 @@ static void turn(struct host *h)
 		return;
 	scheduler_set_wall(&h->scheduler, (int64_t)sim->now + sim->wall, sim->now);
 	next = IN_CORE(scheduler_run(&h->scheduler, sim->now));
+	note(sim, next);
 	if (next <= sim->now)
 		sim_fail(sim, "the next deadline is in the past");
-	if (next == h->run_at || next == NEVER) {
-		h->run_at = next;
+	promise_check_run(h, next);
+	if (next == h->run_at)
 		return;
-	}
 	h->run_at = next;
+	h->run_event = 0; /* which no event has */
+	if (next == NEVER)
+		return;
 	/* A timer is a hint: mostly late, now and then a little early. */
 	at = next + sim_below(sim, sim->lateness + 1);
 	if (sim_chance(sim) < 0.05)
@@ -509,41 +633,41 @@ static void turn(struct host *h)
 	h->run_event = post(sim, (struct event){ .at = at, .type = EVENT_RUN, .what = h });
 }
 
+/* What was told, what the core has counted and what is still there. */
+static void check_ledger(struct host *h)
+{
+	struct sim *sim = h->sim;
+	struct scheduler *s = &h->scheduler;
+	struct ledger counted;
+	uint64_t total = s->in_flight;
+
+	if (!scheduler_adds_up(s))
+		sim_fail(sim, "the ledger does not add up");
+	for (size_t i = 0; i < s->n_apps; i++)
+		total += s->apps[i]->n[REQUEST_QUEUED] + s->apps[i]->n[REQUEST_WAITING];
+	scheduler_sum(s, &counted);
+	for (size_t i = 0; i < _FATE_N; i++) {
+		total += h->fates[i];
+		if (counted.n[i] != h->fates[i])
+			sim_fail(sim, "\"%s\" was told %" PRIu64 " times and counted %" PRIu64,
+				 fate_reason_name((enum fate)i), h->fates[i], counted.n[i]);
+	}
+	if (total != h->accepted)
+		sim_fail(sim, "%" PRIu64 " lines have a fate or a place, %" PRIu64 " were accepted",
+			 total, h->accepted);
+}
+
 static void check(struct host *h)
 {
 	struct sim *sim = h->sim;
 	struct scheduler *s = &h->scheduler;
-	uint64_t accepted = 0;
-	uint64_t total = 0;
 
 	if (s->in_flight != h->in_flight)
 		sim_fail(sim, "%zu in flight are counted, %zu are", s->in_flight, h->in_flight);
-	if (s->in_flight > h->config->max_in_flight && h->reloads == 0)
-		sim_fail(sim, "%zu are in flight", s->in_flight);
 	if (s->bytes != h->bytes)
 		sim_fail(sim, "%zu bytes are charged, %zu are held", s->bytes, h->bytes);
-	if (s->bytes > h->config->queue_bytes && h->reloads == 0)
-		sim_fail(sim, "%zu bytes are held", s->bytes);
-	if (s->n_apps > 4 && sim->n_handled % 64)
-		return; /* the rest grows with the AppIDs */
-	if (!scheduler_adds_up(s))
-		sim_fail(sim, "the ledger does not add up");
-	for (size_t i = 0; i < _FATE_N; i++)
-		total += h->fates[i];
-	for (size_t i = 0; i < s->n_apps; i++) {
-		const struct app *app = s->apps[i];
-
-		total += app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING];
-		accepted += app->accepted;
-		/* One that is tried again comes back without being asked for. */
-		if (h->reloads == 0 &&
-		    app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >
-			    app->config->queue.queue_max + h->config->max_in_flight)
-			sim_fail(sim, "%zu are queued", app->n[REQUEST_QUEUED]);
-	}
-	if (total + s->in_flight != h->accepted)
-		sim_fail(sim, "%" PRIu64 " lines have a fate or a place, %" PRIu64 " were accepted",
-			 total + s->in_flight, h->accepted);
+	if (s->n_apps <= 4 || sim->n_handled % 64 == 0) /* it grows with the AppIDs */
+		check_ledger(h);
 }
 
 /* Started twice at one instant, the second finds nothing: what may be sent is a matter of
@@ -551,24 +675,26 @@ static void check(struct host *h)
 static void check_second_run(struct host *h)
 {
 	struct sim *sim = h->sim;
-	size_t before = h->in_flight;
+	uint64_t trace = sim->trace;
+	uint64_t next;
 
 	if (sim->now < h->stalled_until || sim->n_handled % 16)
 		return;
-	(void)scheduler_run(&h->scheduler, sim->now);
-	if (h->in_flight != before)
-		sim_fail(sim, "a second run at one instant started %zu more",
-			 h->in_flight - before);
+	next = scheduler_run(&h->scheduler, sim->now);
+	if (sim->trace != trace)
+		sim_fail(sim, "a second run at one instant starts or ends something");
+	if (next != h->run_at)
+		sim_fail(sim, "a second run at one instant has another deadline");
 }
 
 /* Lines. */
 
 static struct request *make_request(struct host *h, const struct message *m, uint32_t ttl_ms)
 {
-	static const char content[] = "hello, room";
+	size_t content = h->sim->content;
 	char room[16];
 	size_t room_len = (size_t)snprintf(room, sizeof(room), "r%u", m->room);
-	size_t size = sizeof(struct request) + room_len + 1 + 2 + 1 + sizeof(content) + 1;
+	size_t size = sizeof(struct request) + room_len + 1 + 2 + 1 + content + 1 + 1;
 	struct request *r = calloc(1, size);
 	char *p;
 
@@ -578,11 +704,25 @@ static struct request *make_request(struct host *h, const struct message *m, uin
 	r->ttl_ms = ttl_ms;
 	r->room_id_len = (uint8_t)room_len;
 	r->user_id_len = 1;
-	r->content_len = sizeof(content) - 1;
+	r->content_len = (uint16_t)content;
 	p = mempcpy(r->data, room, room_len + 1);
 	p = mempcpy(p, "u\0", 3); /* UserId, and a UserName that is not given */
-	memcpy(p, content, sizeof(content));
+	memset(p, 'x', content);
 	return r;
+}
+
+/* What is submitted never makes the queue longer than it may be; it can be longer, after
+ * a reload or as what is tried again comes back without being asked for. */
+static void check_queue(struct host *h, const struct app *app, size_t bytes, size_t queued)
+{
+	const struct queue_config *queue = &app->config->queue;
+	size_t n = app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING];
+
+	if (n > queued && n > queue->queue_max)
+		sim_fail(h->sim, "%zu are queued, %" PRIu64 " may be", n, queue->queue_max);
+	if (h->scheduler.bytes > bytes && h->scheduler.bytes > h->config->queue_bytes)
+		sim_fail(h->sim, "%zu bytes are held, %" PRIu64 " may be", h->scheduler.bytes,
+			 h->config->queue_bytes);
 }
 
 static void submit(struct host *h, uint32_t app_id, uint32_t room, enum message_class class,
@@ -591,6 +731,9 @@ static void submit(struct host *h, uint32_t app_id, uint32_t room, enum message_
 	struct sim *sim = h->sim;
 	struct message *m = calloc(1, sizeof(*m));
 	struct request *r;
+	const struct app *app;
+	size_t queued;
+	size_t bytes;
 
 	assert(m && room < sim->rooms);
 	m->app_id = app_id;
@@ -606,33 +749,42 @@ static void submit(struct host *h, uint32_t app_id, uint32_t room, enum message_
 	h->accepted++;
 	h->offered[group]++;
 	h->bytes += m->size;
+	h->incoming = m->class;
+	app = scheduler_app(&h->scheduler, app_id);
+	queued = app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING];
+	bytes = h->scheduler.bytes;
 	(void)IN_CORE(scheduler_submit(&h->scheduler, r, sim->now));
+	check_queue(h, app, bytes, queued);
 }
 
 void sim_submit(struct host *h, uint32_t app_id, uint32_t room, enum message_class class,
 		uint32_t ttl_ms, int group)
 {
 	submit(h, app_id, room, class, ttl_ms, group);
-	turn(h);
+	sim_turn(h);
 }
 
-static void on_write(struct sim *sim, struct writer *w)
+/* Returns whether the host has got anything. */
+static bool on_write(struct sim *sim, struct writer *w)
 {
 	struct host *h = w->host;
 	unsigned n = w->burst ? w->burst : 1;
 
 	if (!sim->writing || sim->now >= w->until || !config_app(h->config, w->app_id)) {
 		free(w);
-		return;
+		return false;
 	}
-	for (unsigned i = 0; i < n && sim->now >= h->stalled_until; i++)
-		submit(h, w->app_id, w->room + (uint32_t)sim_below(sim, w->rooms),
-		       sim_chance(sim) < w->system ? CLASS_SYSTEM : CLASS_CHAT, w->ttl_ms,
-		       w->group);
+	for (unsigned i = 0; i < n && sim->now >= h->stalled_until; i++) {
+		uint32_t room = w->room + (uint32_t)sim_below(sim, w->rooms);
+		bool system = sim_chance(sim) < w->system;
+
+		submit(h, w->app_id, room, system ? CLASS_SYSTEM : CLASS_CHAT, w->ttl_ms, w->group);
+	}
 	post(sim, (struct event){ .at = sim->now + 1 +
 					exponential(sim, (double)SEC * (double)n / w->rate),
 				  .type = EVENT_WRITE,
 				  .what = w });
+	return true;
 }
 
 void sim_write(struct sim *sim, const struct writer *w)
@@ -717,42 +869,52 @@ static struct config *make_config(const struct sim_config *sc)
  * now on, and so at the server when nothing started before is in the air or in the window. */
 static void expect_rates(struct host *h)
 {
+	h->most_timeout = max_u64(h->most_timeout, h->config->timeout);
 	for (size_t i = 0; i < h->config->n_apps; i++) {
 		const struct app_config *a = &h->config->apps[i];
 		struct account *mine = &h->seen[a->app_id];
 		struct account *theirs;
 
 		assert(a->app_id < SIM_APPS);
+		uint64_t room_n = a->room_rate ? min_u64(a->room_rate, a->rate) : a->rate;
+
+		mine->second = SLOW_SECOND;
 		mine->n = max_u64(mine->n, a->rate);
 		mine->next_n = a->rate;
-		mine->next_at = h->sim->now + h->config->timeout + 2 * SEC;
+		mine->room_n = max_u64(mine->room_n, room_n);
+		mine->next_room_n = room_n;
+		mine->next_at = h->sim->now + h->most_timeout + 2 * SEC;
 		theirs = sim_account(h->sim, a->app_id);
 		theirs->level += (double)mine->n - (double)theirs->n;
 		theirs->n = mine->n;
 	}
+	h->most_retries = max_u64(h->most_retries, h->config->retries);
+	h->ever_ambiguous |= h->config->retry_ambiguous;
 }
 
 struct host *sim_host(struct sim *sim, const struct sim_config *c)
 {
 	struct host *h = calloc(1, sizeof(*h));
-	size_t lanes = (size_t)SIM_APPS * sim->rooms * _CLASS_N;
+	size_t rooms = (size_t)SIM_APPS * sim->rooms;
 
 	assert(h && sim->n_hosts < SIM_HOSTS);
 	if (sim->rooms > 4096)
-		lanes = (size_t)4 * sim->rooms * _CLASS_N; /* many rooms, few AppIDs */
+		rooms = (size_t)4 * sim->rooms; /* many rooms, few AppIDs */
 	h->sim = sim;
 	h->transport = (struct transport){ .start = sim_start, .abort = sim_abort };
-	h->numbers = calloc(lanes, sizeof(*h->numbers));
-	h->last_started = calloc(lanes, sizeof(*h->last_started));
+	h->numbers = calloc(rooms * _CLASS_N, sizeof(*h->numbers));
+	h->last_started = calloc(rooms * _CLASS_N, sizeof(*h->last_started));
+	h->seen_rooms = calloc(rooms, sizeof(struct account *));
+	h->n_seen_rooms = rooms;
 	h->config = make_config(c);
 	h->run_at = NEVER;
-	assert(h->numbers && h->last_started);
+	assert(h->numbers && h->last_started && h->seen_rooms);
 	if (scheduler_init(&h->scheduler, &h->transport, &ops, h, sim->now) != 0 ||
 	    scheduler_configure(&h->scheduler, h->config, sim->now) != 0)
 		abort();
 	expect_rates(h);
 	sim->hosts[sim->n_hosts++] = h;
-	turn(h);
+	sim_turn(h);
 	return h;
 }
 
@@ -765,11 +927,15 @@ int sim_reload(struct host *h, const struct sim_config *c)
 		config_free(config);
 		return r;
 	}
+	for (uint32_t id = 0; id < SIM_APPS; id++) {
+		if (!config_app(config, id))
+			h->purses[id].held_until = 0; /* it may be forgotten */
+	}
 	config_free(h->config);
 	h->config = config;
 	h->reloads++;
 	expect_rates(h);
-	turn(h);
+	sim_turn(h);
 	return 0;
 }
 
@@ -795,6 +961,7 @@ struct sim *sim_new(uint64_t seed, const struct network *n, enum limiter limiter
 	sim->server.window_offset = sim_below(sim, SEC);
 	sim->server.busy = 200 * NSEC_PER_USEC;
 	sim->lateness = MS;
+	sim->content = 11;
 	sim->rooms = 64;
 	sim->writing = true;
 	sim->now = SEC + sim_below(sim, 1000000 * SEC);
@@ -802,65 +969,85 @@ struct sim *sim_new(uint64_t seed, const struct network *n, enum limiter limiter
 	return sim;
 }
 
-/* The host that an event concerns, after it has been dealt with; NULL: all. */
-static struct host *handle(struct sim *sim, struct event *e)
+/* The end of an attempt. Returns whether the host notices. */
+static bool handle_end(struct sim *sim, struct event *e)
 {
-	struct host *h = NULL;
+	struct flight *f = e->what;
+	bool noticed = f->request;
 
+	if (sim->now < f->host->stalled_until) {
+		/* The answer lies in the socket until the process runs again. */
+		e->at = f->host->stalled_until;
+		post(sim, *e);
+		return false;
+	}
+	if (e->type == EVENT_ANSWER)
+		on_answer(sim, f);
+	else
+		on_timeout(sim, f);
+	flight_release(f);
+	return noticed;
+}
+
+/* Returns whether this is the timer as it was armed last, and the host runs. */
+static bool handle_timer(struct sim *sim, struct event *e)
+{
+	struct host *h = e->what;
+
+	if (e->number != h->run_event)
+		return false;
+	if (sim->now < h->stalled_until) {
+		e->at = h->stalled_until;
+		h->run_event = post(sim, *e);
+		return false;
+	}
+	h->run_at = NEVER; /* whatever is wanted next is armed anew */
+	h->run_event = 0;
+	return true;
+}
+
+/* Returns the host that wakes up by it, if one does; *@all: every one. What happens
+ * elsewhere must not wake it, or else a deadline that it forgot would go unnoticed. */
+static struct host *handle(struct sim *sim, struct event *e, bool *all)
+{
+	struct host *h;
+
+	*all = false;
 	switch (e->type) {
 	case EVENT_WRITE:
 		h = ((struct writer *)e->what)->host;
-		on_write(sim, e->what);
-		break;
+		return on_write(sim, e->what) ? h : NULL;
 	case EVENT_ARRIVE:
-		h = ((struct flight *)e->what)->host;
 		on_arrival(sim, e->what);
-		break;
+		return NULL;
 	case EVENT_ANSWER:
 	case EVENT_TIMEOUT:
 		h = ((struct flight *)e->what)->host;
-		if (sim->now < h->stalled_until) {
-			/* The answer lies in the socket until the process runs again. */
-			e->at = h->stalled_until;
-			post(sim, *e);
-			return h;
-		}
-		if (e->type == EVENT_ANSWER)
-			on_answer(sim, e->what);
-		else
-			on_timeout(sim, e->what);
-		flight_release(e->what);
-		break;
+		return handle_end(sim, e) ? h : NULL;
 	case EVENT_RUN:
-		h = e->what;
-		if (e->number != h->run_event)
-			break; /* the timer was armed anew since */
-		if (sim->now < h->stalled_until) {
-			e->at = h->stalled_until;
-			h->run_event = post(sim, *e);
-			break;
-		}
-		h->run_at = NEVER; /* whatever is wanted next is armed anew */
-		break;
+		return handle_timer(sim, e) ? e->what : NULL;
 	case EVENT_ACTION:
 		e->action(sim);
-		break;
+		*all = true;
+		return NULL;
 	}
-	return h;
+	return NULL;
 }
 
 static void handle_next(struct sim *sim)
 {
 	struct event e = take(sim);
 	struct host *h;
+	bool all;
 
 	sim->now = e.at;
 	sim->n_handled++;
-	h = handle(sim, &e);
+	note(sim, e.at ^ (uint64_t)e.type << 60);
+	h = handle(sim, &e, &all);
 	for (size_t i = 0; i < sim->n_hosts; i++) {
-		if (h && sim->hosts[i] != h)
+		if (!all && sim->hosts[i] != h)
 			continue;
-		turn(sim->hosts[i]);
+		sim_turn(sim->hosts[i]);
 		check(sim->hosts[i]);
 		check_second_run(sim->hosts[i]);
 	}
@@ -926,6 +1113,13 @@ static void host_free(struct host *h)
 	config_free(h->config);
 	for (size_t i = 0; i < SIM_APPS; i++)
 		free(h->seen[i].recent);
+	for (size_t i = 0; i < h->n_seen_rooms; i++) {
+		if (h->seen_rooms[i])
+			free(h->seen_rooms[i]->recent);
+		free(h->seen_rooms[i]);
+	}
+	free(h->seen_rooms);
+	promise_deinit(h);
 	free(h->numbers);
 	free(h->last_started);
 	free(h);

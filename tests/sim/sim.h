@@ -18,6 +18,10 @@
 #define SIM_GROUPS 2
 #define WAIT_MOST  70000
 
+/* A message that is past its age is told so within 50 ms of it (design, "What goes first,
+ * and what goes at all"). */
+#define EXPIRY_MOST (50 * MS)
+
 struct sim;
 struct host;
 
@@ -31,7 +35,8 @@ struct network {
 	double spikes;   /* part of the requests that meet one, on either way */
 	uint64_t spike_least;
 	uint64_t spike_most;
-	double lost; /* part of the requests or answers that never arrive */
+	double lost; /* part of the requests or answers that never arrive, or so late that the
+		      * host has given up */
 };
 
 extern const struct network network_lan;
@@ -56,8 +61,12 @@ struct account {
 	uint32_t app_id;
 	uint64_t n;
 	uint64_t next_n; /* from next_at on, after a reload */
+	uint64_t room_n; /* of each of its rooms */
+	uint64_t next_room_n;
 	uint64_t next_at;
-	/* The arrivals of the last second, for the verdict and the sliding log. */
+	/* The arrivals of the last second, for the verdict and the sliding log. A second by
+	 * the server's clock; our own accounts are for the slowest that NTP would steer. */
+	uint64_t second;
 	uint64_t *recent;
 	size_t size;
 	size_t head;
@@ -113,7 +122,20 @@ struct message {
 	uint64_t started; /* first; 0: never */
 	size_t size;
 	unsigned starts;
+	bool accepted;     /* the host knows that the server took it */
+	bool in_doubt;     /* the host cannot know whether it did */
+	bool signed_again; /* the server found a signature expired */
 	int group;
+};
+
+/* A second account of an AppID's tokens (promise.c). */
+struct purse {
+	uint64_t held_until; /* by Retry-After */
+	size_t in_flight;
+	uint64_t *ended; /* when those that may not be at home ended: a ring */
+	size_t size;
+	size_t head;
+	size_t used;
 };
 
 struct host {
@@ -131,9 +153,19 @@ struct host {
 	uint64_t accepted;
 	uint64_t fates[_FATE_N];
 	uint64_t events[EVENT_UPSTREAM_UP + 1];
-	struct account seen[SIM_APPS];           /* what arrived from this host, by AppID */
-	uint64_t *numbers;                       /* last submitted, by AppID, room and class */
-	uint64_t *last_started;                  /* first starts likewise */
+	struct account seen[SIM_APPS]; /* what arrived from this host, by AppID */
+	struct account **seen_rooms;   /* likewise, by AppID and room */
+	size_t n_seen_rooms;
+	struct purse purses[SIM_APPS];
+	uint64_t least_credit[2]; /* of the last seconds; promise.c's own */
+	uint64_t credit_since;
+	uint64_t turns;
+	uint64_t most_timeout;  /* of any configuration so far */
+	uint64_t most_retries;  /* that any configuration so far allows */
+	bool ever_ambiguous;    /* one allowed to retry where it is unknown what happened */
+	uint8_t incoming;       /* the class of what is being submitted */
+	uint64_t *numbers;      /* last submitted, by AppID, room and class */
+	uint64_t *last_started; /* first starts likewise */
 	uint64_t wait_ms[SIM_GROUPS][WAIT_MOST]; /* histogram of the waits of what was sent */
 	uint64_t sent[SIM_GROUPS];
 	uint64_t offered[SIM_GROUPS];
@@ -155,6 +187,7 @@ struct writer {
 };
 
 typedef void (*action_fn)(struct sim *sim);
+typedef void (*told_fn)(struct sim *sim, const struct message *m, const struct fate_report *f);
 
 struct event;
 
@@ -171,12 +204,19 @@ struct sim {
 	size_t n_events;
 	size_t events_size;
 	uint64_t n_handled;
+	uint64_t trace; /* a hash of all that has happened */
 	uint64_t event_number;
-	uint64_t lateness; /* ns, most by which a timer is late */
-	uint32_t rooms;    /* more than any room's number; set before the first host */
-	bool writing;      /* until sim_settle() */
-	bool relaxed;      /* more than N at the server is for the scenario to judge */
-	char failure[256]; /* the first broken promise; "" while all are kept */
+	uint64_t lateness;      /* ns, most by which a timer is late */
+	size_t content;         /* bytes of a MessageContent */
+	double start_failures;  /* part of the attempts that the transport refuses */
+	double random_failures; /* part of the draws that give no random bytes */
+	bool starved;           /* allocations fail: answers may not be understood */
+	uint32_t rooms;         /* more than any room's number; set before the first host */
+	bool writing;           /* until sim_settle() */
+	bool relaxed;           /* more than N at the server is for the scenario to judge */
+	told_fn told;           /* hears of every fate; may be NULL */
+	void *told_arg;         /* for its use */
+	char failure[256];      /* the first broken promise; "" while all are kept */
 };
 
 /* Whether the daemon's core is running, rather than the world around it: for those that
@@ -205,6 +245,9 @@ struct host *sim_host(struct sim *sim, const struct sim_config *c);
  * changed. */
 int sim_reload(struct host *h, const struct sim_config *c);
 
+/* Lets a host's loop turn once, as it does after whatever is done to its scheduler. */
+void sim_turn(struct host *h);
+
 /* Starts a writer; it is copied. */
 void sim_write(struct sim *sim, const struct writer *w);
 
@@ -232,6 +275,12 @@ uint64_t sim_below(struct sim *sim, uint64_t most);
 
 /* The AppID's account at the server, or what came from one host. */
 struct account *sim_account(struct sim *sim, uint32_t app_id);
+
+/* Counts an arrival now. Returns whether the limiter lets it pass. */
+bool sim_arrive(struct sim *sim, struct account *a);
+
+/* How long one way through the network takes this time. */
+uint64_t sim_way(struct sim *sim, uint64_t least, bool spike);
 
 /* The wait in ms below which the given part of a group's sent messages stayed. */
 uint64_t sim_wait(const struct host *h, int group, double part);

