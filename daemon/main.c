@@ -2,9 +2,12 @@
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -85,7 +88,7 @@ static void parse_options(struct options *o, int argc, char **argv)
 static int load(struct config **config, struct vault **vault, const char *path)
 {
 	struct buffer errors = { 0 };
-	int r = configfile_load(config, vault, path, &errors);
+	int r = configfile_load(config, vault, path, true, &errors);
 
 	if (r > 0)
 		fputs(errors.data ? errors.data : "out of memory\n", stderr);
@@ -133,6 +136,17 @@ static void fill_standard_descriptors(void)
 		close(fd);
 }
 
+/* Secrets stay out of core dumps and of other processes' reach, from before they are read;
+ * and a peer that is gone must not end the process. */
+static void protect(void)
+{
+	const struct rlimit none = { 0 };
+
+	signal(SIGPIPE, SIG_IGN);
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || (!HAVE_SANITIZER && prctl(PR_SET_DUMPABLE, 0) < 0))
+		perror("core dumps cannot be turned off");
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .config = CONFIG_PATH };
@@ -141,6 +155,7 @@ int main(int argc, char **argv)
 	int status = EX_CONFIG;
 
 	fill_standard_descriptors();
+	protect();
 	parse_options(&options, argc, argv);
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		fputs("libcurl cannot be used\n", stderr);

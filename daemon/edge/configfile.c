@@ -445,11 +445,11 @@ int configfile_read(struct config **out, struct vault **vault, FILE *file, const
 	return 0;
 }
 
-int configfile_load(struct config **out, struct vault **vault, const char *path,
+int configfile_load(struct config **out, struct vault **vault, const char *path, bool patient,
 		    struct buffer *errors)
 {
-	/* A pipe is what a shell's <(…) makes. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	/* A pipe is what a shell's <(…) makes; opening it waits for its writer. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (patient ? 0 : O_NONBLOCK));
 	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
 	struct stat st;
 	int r = CONFIGFILE_E_INVALID;
@@ -458,6 +458,8 @@ int configfile_load(struct config **out, struct vault **vault, const char *path,
 		buffer_printf(errors, "%s: cannot be opened: %s\n", path, strerror(errno));
 	else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
 		buffer_printf(errors, "%s: is neither a file nor a pipe\n", path);
+	else if (!S_ISREG(st.st_mode) && !patient)
+		buffer_printf(errors, "%s: is a pipe, which can be read at the start only\n", path);
 	else
 		r = configfile_read(out, vault, file, path, errors);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One loop, one thread. Whatever happens (a line came, an answer came, a timer fired)
- * only changes the scheduler's state; once a turn, before the loop sleeps, on_turn() reads
+ * only changes the scheduler's state; once a turn, before the loop sleeps, turn() reads
  * the clock, lets the scheduler start what may be started, lets libcurl act on it, sends
  * the replies that have come together and arms the one timer for the scheduler's next
  * deadline.
@@ -14,7 +14,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -66,6 +65,7 @@ struct daemon {
 	struct transfers *transfers;
 	struct intake *intake;
 	enum phase phase;
+	struct log_limit slowed[2]; /* AppIDs, rooms */
 };
 
 static const int signal_numbers[] = { SIGHUP, SIGTERM, SIGINT };
@@ -126,8 +126,14 @@ static void on_event(void *arg, const struct scheduler_event *e)
 {
 	_cleanup_(buffer_deinit) struct buffer line = { 0 };
 	const struct request *r = e->request;
+	struct daemon *d = arg;
+	uint64_t before = 0;
 
 	if (!log_wants(event_lines[e->type].level))
+		return;
+	/* Rooms are many; whoever is too fast is so again and again. */
+	if ((e->type == EVENT_SLOWED || e->type == EVENT_ROOM_SLOWED) &&
+	    !log_permit(&d->slowed[e->type == EVENT_ROOM_SLOWED], &before, clock_now()))
 		return;
 	if (e->app)
 		buffer_printf(&line, "app=%" PRIu32 " ", e->app->app_id);
@@ -139,6 +145,7 @@ static void on_event(void *arg, const struct scheduler_event *e)
 	if (e->value > 0)
 		buffer_printf(&line, " %" PRIu64, e->value);
 	log_verdict(&line, e->verdict);
+	buffer_puts(&line, log_repeats(before).text);
 	if (!line.failed)
 		log_line(event_lines[e->type].level, "%s", line.data);
 }
@@ -214,7 +221,7 @@ static void end_if_done(struct daemon *d)
 
 static void on_deadline(uv_timer_t *timer)
 {
-	/* A timer is a hint: on_turn() reads the clock and asks the scheduler. */
+	/* A timer is a hint: turn() reads the clock and asks the scheduler. */
 }
 
 static void arm(struct daemon *d, uint64_t next, uint64_t now)
@@ -229,9 +236,10 @@ static void arm(struct daemon *d, uint64_t next, uint64_t now)
 	uv_timer_start(&d->timer, on_deadline, ms, 0);
 }
 
-static void on_turn(uv_prepare_t *prepare)
+/* Before the loop sleeps, and when handling events has taken long. */
+static void turn(void *arg)
 {
-	struct daemon *d = prepare->data;
+	struct daemon *d = arg;
 	uint64_t next = 0;
 	uint64_t now = 0;
 	bool again = true;
@@ -248,6 +256,11 @@ static void on_turn(uv_prepare_t *prepare)
 	intake_flush(d->intake);
 	end_if_done(d);
 	arm(d, next, now);
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+	turn(prepare->data);
 }
 
 /* Reloading. */
@@ -282,19 +295,41 @@ static void warn_of_fixed_keys(const struct config *old, const struct config *ne
 	}
 }
 
+/* Idle writers must not take the descriptors that messages need to go out. */
+static void limit_clients(struct daemon *d, const struct config *c)
+{
+	rlim_t kept = c->max_in_flight + DESCRIPTORS_SPARE;
+	struct rlimit limit;
+	size_t most;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	most = limit.rlim_cur > kept ? limit.rlim_cur - kept : 1;
+	intake_limit(d->intake, most);
+	if (most < c->max_clients)
+		log_warning("%zu writers at most, not max_clients (%" PRIu64 "): %llu descriptors "
+			    "are allowed, and max_in_flight needs %" PRIu64
+			    " (LimitNOFILE=, ulimit -n)",
+			    most, c->max_clients, (unsigned long long)limit.rlim_cur,
+			    c->max_in_flight);
+}
+
 /* Puts a configuration in force, or leaves everything as it is. */
 static int put_in_force(struct daemon *d, const struct config *c)
 {
-	int r = transfers_configure(d->transfers, c);
+	struct transfers_change *change;
+	int r = transfers_prepare(&change, c);
 
 	if (r < 0)
 		return r;
 	r = scheduler_configure(&d->scheduler, c, clock_now());
 	if (r < 0) {
-		(void)transfers_configure(d->transfers, d->config);
+		transfers_discard(change);
 		return r;
 	}
+	transfers_apply(d->transfers, change);
 	intake_configure(d->intake, c);
+	limit_clients(d, c);
 	log_set_level((enum log_level)c->log_level);
 	return 0;
 }
@@ -308,7 +343,7 @@ static void reload(struct daemon *d)
 	int r;
 
 	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, uv_hrtime() / NSEC_PER_USEC);
-	r = configfile_load(&config, &vault, d->path, &errors);
+	r = configfile_load(&config, &vault, d->path, false, &errors);
 	if (r == 0)
 		r = put_in_force(d, config);
 	if (r == 0) {
@@ -370,28 +405,14 @@ static void on_watchdog(uv_timer_t *timer)
 
 /* Starting. */
 
-static void protect(void)
+static void raise_descriptors(void)
 {
-	struct rlimit none = { 0 };
-
-	/* Secrets stay out of core dumps and of other processes' reach. */
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || (!HAVE_SANITIZER && prctl(PR_SET_DUMPABLE, 0) < 0))
-		log_warning("core dumps cannot be turned off: %s", strerror(errno));
-	signal(SIGPIPE, SIG_IGN);
-}
-
-static void raise_descriptors(const struct config *c)
-{
-	rlim_t wanted = c->max_clients + c->max_in_flight + DESCRIPTORS_SPARE;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
 	limit.rlim_cur = limit.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max < wanted)
-		log_warning("at most %llu descriptors are allowed, but max_clients and "
-			    "max_in_flight may need %llu (LimitNOFILE=, ulimit -n)",
-			    (unsigned long long)limit.rlim_max, (unsigned long long)wanted);
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static int open_socket(struct daemon *d)
@@ -421,7 +442,7 @@ static void start_handles(struct daemon *d)
 	uv_timer_init(&d->loop, &d->watchdog);
 	d->prepare.data = d;
 	d->phase_timer.data = d;
-	uv_prepare_start(&d->prepare, on_turn);
+	uv_prepare_start(&d->prepare, on_prepare);
 	if (watchdog > 0)
 		uv_timer_start(&d->watchdog, on_watchdog, watchdog, watchdog);
 	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++) {
@@ -481,6 +502,10 @@ static int start_parts(struct daemon *d)
 		r = scheduler_configure(&d->scheduler, d->config, now);
 	if (r == 0)
 		r = intake_new(&d->intake, &d->loop, &d->listener, &d->scheduler, d->config);
+	if (r == 0) {
+		intake_on_long_turn(d->intake, turn, d);
+		limit_clients(d, d->config);
+	}
 	return r;
 }
 
@@ -536,8 +561,7 @@ int daemon_run(const char *path, struct config *config, struct vault *vault)
 	int status = EXIT_FAILURE;
 
 	log_set_level((enum log_level)config->log_level);
-	protect();
-	raise_descriptors(config);
+	raise_descriptors();
 	d.listener = (struct listener){ .fd = -1, .lock = -1 };
 	if (open_socket(&d) == 0)
 		status = run(&d);

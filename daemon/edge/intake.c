@@ -27,9 +27,12 @@
 #include "edge/clock.h"
 #include "edge/log.h"
 
-#define READ_CHUNK   (16 * 1024) /* read from a writer in one turn: some 80 lines */
-#define ACCEPT_MOST  64          /* writers taken in one turn */
-#define ACCEPT_PAUSE 100         /* ms, when there is no descriptor for another writer */
+#define READ_MOST    (16 * 1024) /* read from a writer in one turn: some 80 lines */
+#define READ_LEAST   256         /* of a writer whose lines are very short */
+#define LINES_MOST   80
+#define TURN_MOST    (2 * NSEC_PER_MSEC) /* of reading lines, before others get theirs */
+#define ACCEPT_MOST  64                  /* writers taken in one turn */
+#define ACCEPT_PAUSE 100                 /* ms, when there is no descriptor for another writer */
 
 struct client {
 	struct intake *intake;
@@ -40,6 +43,7 @@ struct client {
 	int events;
 	struct peer peer;
 	struct line_reader reader;
+	size_t appetite; /* bytes to read in one turn */
 	struct buffer replies;
 	size_t owed; /* requests under way that asked for a reply */
 	bool ended;  /* it has sent all that it will */
@@ -57,12 +61,17 @@ struct intake {
 	struct list unsent;
 	size_t leftover; /* closed clients whose object still lives */
 	struct intake_counts counts;
+	size_t most;     /* writers there are descriptors for */
+	uint64_t now;    /* as of the event being handled */
+	uint64_t turned; /* when the loop had its last turn */
+	void (*long_turn)(void *arg);
+	void *long_turn_arg;
 	struct log_limit no_descriptor;
 	struct log_limit unknown[2]; /* AppIDs: not configured, not for the writer */
 	unsigned open_handles;
 	bool stopped;
 	bool closing;
-	char chunk[READ_CHUNK + 1];
+	char chunk[READ_MOST + 1];
 };
 
 static void on_event(uv_poll_t *poll, int status, int events);
@@ -218,7 +227,6 @@ static void on_line(void *arg, char *line, size_t n, uint64_t number)
 {
 	struct client *c = arg;
 	struct intake *in = c->intake;
-	uint64_t now = clock_now();
 	struct refusal why = { .fate = FATE_TOO_LONG };
 	struct request *r;
 
@@ -231,10 +239,10 @@ static void on_line(void *arg, char *line, size_t n, uint64_t number)
 			r->writer = c;
 			c->owed++;
 		}
-		scheduler_submit(in->scheduler, r, now);
+		scheduler_submit(in->scheduler, r, in->now);
 		return;
 	}
-	log_refusal(in, c, &why, now);
+	log_refusal(in, c, &why, in->now);
 	client_refused(c, &why, number);
 }
 
@@ -256,11 +264,22 @@ static void client_end(struct client *c)
 		client_settle(c);
 }
 
+/* Lines can be as short as "{}", and then a chunk holds thousands: reads less from such a
+ * writer the next time. */
+static void adapt_appetite(struct client *c, uint64_t lines)
+{
+	if (lines > LINES_MOST && c->appetite > READ_LEAST)
+		c->appetite /= 2;
+	else if (lines < LINES_MOST / 2 && c->appetite < READ_MOST)
+		c->appetite *= 2;
+}
+
 /* Reads once. Returns whether there may be more. */
 static bool client_read(struct client *c)
 {
 	struct intake *in = c->intake;
-	ssize_t n = recv(c->fd, in->chunk, READ_CHUNK, MSG_DONTWAIT);
+	uint64_t number = c->reader.number;
+	ssize_t n = recv(c->fd, in->chunk, c->appetite, MSG_DONTWAIT);
 
 	if (n < 0 && errno == EINTR)
 		return true;
@@ -272,6 +291,7 @@ static bool client_read(struct client *c)
 		return false;
 	}
 	line_feed(&c->reader, in->chunk, (size_t)n, in->config->max_line, on_line, c);
+	adapt_appetite(c, c->reader.number - number);
 	client_settle(c);
 	return c->fd >= 0;
 }
@@ -293,15 +313,18 @@ static void client_reset(struct client *c)
 static void on_event(uv_poll_t *poll, int status, int events)
 {
 	struct client *c = poll->data;
+	struct intake *in = c->intake;
 
-	if (status < 0) {
+	in->now = clock_now();
+	if (status < 0)
 		client_reset(c);
-		return;
-	}
-	if (events & UV_WRITABLE)
+	else if (events & UV_WRITABLE)
 		client_flush(c);
 	if (c->fd >= 0 && events & UV_READABLE && !c->ended)
 		(void)client_read(c);
+	/* Careful: the turn may close writers, this one too. */
+	if (in->long_turn && clock_now() - in->turned >= TURN_MOST)
+		in->long_turn(in->long_turn_arg);
 }
 
 /* Accepting. */
@@ -338,6 +361,7 @@ static int client_new(struct intake *in, int fd)
 	c->intake = in;
 	c->poll.data = c;
 	c->fd = fd;
+	c->appetite = READ_MOST;
 	list_init(&c->unsent);
 	read_peer(&c->peer, fd);
 	list_push_back(&in->clients, &c->link);
@@ -348,6 +372,11 @@ static int client_new(struct intake *in, int fd)
 	return 0;
 }
 
+static size_t most_clients(const struct intake *in)
+{
+	return (size_t)min_u64(in->most, in->config->max_clients);
+}
+
 static void turn_away(struct intake *in, int fd)
 {
 	struct refusal why = { .fate = FATE_TOO_MANY_CLIENTS };
@@ -355,8 +384,8 @@ static void turn_away(struct intake *in, int fd)
 
 	in->counts.turned_away++;
 	scheduler_refuse(in->scheduler, why.fate);
-	snprintf(why.error, sizeof(why.error), "%llu writers are connected (max_clients)",
-		 (unsigned long long)in->config->max_clients);
+	snprintf(why.error, sizeof(why.error), "%zu writers are connected (max_clients)",
+		 in->counts.clients);
 	reply_refusal(&reply, &why, 0);
 	if (!reply.failed)
 		(void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -379,16 +408,21 @@ static void on_pause_over(uv_timer_t *timer)
 		start_accepting(in);
 }
 
-/* The writer stays in the backlog; without a pause the loop would spin on it. */
-static void pause_accepting(struct intake *in, int error)
+static void log_not_taken(struct intake *in, int error)
 {
 	uint64_t before;
 
-	uv_poll_stop(&in->poll);
-	uv_timer_start(&in->pause, on_pause_over, ACCEPT_PAUSE, 0);
 	if (log_permit(&in->no_descriptor, &before, clock_now()))
 		log_warning("a writer cannot be taken in: %s%s", strerror(error),
 			    log_repeats(before).text);
+}
+
+/* The writer stays in the backlog; without a pause the loop would spin on it. */
+static void pause_accepting(struct intake *in, int error)
+{
+	uv_poll_stop(&in->poll);
+	uv_timer_start(&in->pause, on_pause_over, ACCEPT_PAUSE, 0);
+	log_not_taken(in, error);
 }
 
 static bool is_passing(int error)
@@ -411,10 +445,12 @@ static void on_connection(uv_poll_t *poll, int status, int events)
 			pause_accepting(in, errno);
 			return;
 		}
-		if (in->counts.clients >= in->config->max_clients)
+		if (in->counts.clients >= most_clients(in)) {
 			turn_away(in, fd);
-		else if (client_new(in, fd) < 0)
+		} else if (client_new(in, fd) < 0) {
 			close(fd);
+			log_not_taken(in, ENOMEM);
+		}
 	}
 }
 
@@ -432,6 +468,7 @@ int intake_new(struct intake **out, uv_loop_t *loop, const struct listener *l, s
 	in->scheduler = s;
 	in->config = c;
 	in->listening = l->fd;
+	in->most = SIZE_MAX;
 	list_init(&in->clients);
 	list_init(&in->unsent);
 	r = uv_poll_init(loop, &in->poll, l->fd);
@@ -448,13 +485,25 @@ int intake_new(struct intake **out, uv_loop_t *loop, const struct listener *l, s
 	return 0;
 }
 
+void intake_on_long_turn(struct intake *in, void (*fn)(void *arg), void *arg)
+{
+	in->long_turn = fn;
+	in->long_turn_arg = arg;
+}
+
 void intake_configure(struct intake *in, const struct config *c)
 {
 	in->config = c;
 }
 
+void intake_limit(struct intake *in, size_t most)
+{
+	in->most = most;
+}
+
 void intake_flush(struct intake *in)
 {
+	in->turned = clock_now();
 	while (!list_is_empty(&in->unsent))
 		client_flush(list_first(&in->unsent, struct client, unsent));
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base.h"
@@ -58,9 +59,29 @@ static bool write_line(const char *line, size_t n)
 	return written >= 0;
 }
 
+/* systemd.exec(5): JOURNAL_STREAM names the journal's stream by device and inode; it is
+ * inherited by processes whose standard error has become something else. */
+static bool is_journal(void)
+{
+	static enum {
+		UNKNOWN,
+		NO,
+		YES
+	} answer;
+	const char *stream = getenv("JOURNAL_STREAM");
+	char own[64];
+	struct stat st;
+
+	if (answer == UNKNOWN && stream && fstat(STDERR_FILENO, &st) == 0) {
+		snprintf(own, sizeof(own), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+		answer = strcmp(own, stream) == 0 ? YES : NO;
+	}
+	return answer == YES;
+}
+
 static const char *prefix_of(enum log_level level)
 {
-	return getenv("JOURNAL_STREAM") ? prefixes[level].journal : prefixes[level].word;
+	return is_journal() ? prefixes[level].journal : prefixes[level].word;
 }
 
 void log_line(enum log_level level, const char *format, ...)

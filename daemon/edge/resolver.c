@@ -59,23 +59,19 @@ static bool is_literal(const char *host)
 	       uv_inet_pton(AF_INET6, host, &address) == 0;
 }
 
-int resolver_set_host(struct resolver *r, const char *host)
+void resolver_set_host(struct resolver *r, char *host)
 {
-	char *copy;
-
-	if (r->host && strcmp(r->host, host) == 0)
-		return 0;
-	copy = strdup(host);
-	if (!copy)
-		return -ENOMEM;
+	if (r->host && strcmp(r->host, host) == 0) {
+		free(host);
+		return;
+	}
 	free(r->host);
 	free(r->addresses);
-	r->host = copy;
+	r->host = host;
 	r->addresses = NULL;
 	r->asked = NULL;
 	r->next = 0;
 	r->literal = is_literal(host);
-	return 0;
 }
 
 bool resolver_is_literal(const struct resolver *r)

@@ -20,6 +20,8 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,11 +34,10 @@
 #include "edge/log.h"
 #include "edge/resolver.h"
 
-#define BODY_MOST      (64 * 1024)
-#define HEADERS_MOST   (64 * 1024)
-#define BODY_KEPT      4096 /* memory that an idle slot may keep for its next answer */
-#define ADDRESSES_MOST 16
-#define TURNS_MOST     16
+#define BODY_MOST    (64 * 1024)
+#define HEADERS_MOST (64 * 1024)
+#define BODY_KEPT    4096 /* memory that an idle slot may keep for its next answer */
+#define TURNS_MOST   16
 
 /* A connection unused for so long is not used again: shorter than servers commonly keep
  * theirs, so that a request rarely meets one that is just being closed. */
@@ -62,7 +63,8 @@ struct slot {
 	uint64_t order;    /* of the addresses that it was started with */
 	size_t headers;    /* bytes of the answer's */
 	unsigned sent;     /* times that libcurl was about to send */
-	bool parked;       /* waits for the host's address */
+	char error[CURL_ERROR_SIZE];
+	bool parked; /* waits for the host's address */
 };
 
 /* One socket of libcurl's. */
@@ -101,9 +103,9 @@ struct transfers {
 	struct list active;
 	struct watch **watches; /* by descriptor */
 	size_t n_watches;
-	uint64_t addresses[ADDRESSES_MOST]; /* hashes of those seen */
-	size_t n_addresses;
+	uint64_t address; /* a hash of the one connected to last */
 	uint64_t connections;
+	struct log_limit failed;
 	unsigned open_handles; /* uv handles not yet closed, once closing */
 	bool closing;
 };
@@ -210,7 +212,7 @@ static void slot_rest(struct slot *slot)
 		curl_slist_free_all(slot->resolve);
 		slot->resolve = NULL;
 	}
-	if (slot->body.size > BODY_KEPT)
+	if (slot->body.failed || slot->body.size > BODY_KEPT)
 		buffer_deinit(&slot->body);
 	slot->body.len = 0;
 	list_unlink(&slot->link);
@@ -228,6 +230,19 @@ static void slot_end(struct slot *slot, const struct answer *a)
 	slot_rest(slot);
 }
 
+/* The reason in libcurl's words, which name hosts and certificates but no request. */
+static void log_failure(struct slot *slot, CURLcode code)
+{
+	struct transfers *t = slot->transfers;
+	const char *words = *slot->error ? slot->error : curl_easy_strerror(code);
+	uint64_t before;
+
+	log_debug("attempt failed: %s (libcurl's %d)", log_quote(words, strlen(words)).text, code);
+	if (log_permit(&t->failed, &before, clock_now()))
+		log_warning("an attempt failed: %s%s", log_quote(words, strlen(words)).text,
+			    log_repeats(before).text);
+}
+
 /* libcurl 7.88 gives up an address after half of connect_timeout but tries the next only
  * when all of it is over: one that leads nowhere would be in front of the others for ever. */
 static void try_another_address_first(struct slot *slot)
@@ -241,10 +256,26 @@ static void try_another_address_first(struct slot *slot)
 	resolver_rotate(t->resolver);
 }
 
+/* With HTTP/2 a request that times out leaves its connection standing, and in the kernel
+ * what it still has of the request: that must not reach the server when the token is long
+ * at home, nor may a connection that has died go on being used. Other requests on it are
+ * lost with it. With HTTP/1.1 it is closed by now. */
+static void reset_connection(CURL *easy)
+{
+	static const struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
+	curl_socket_t fd = CURL_SOCKET_BAD;
+
+	if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK &&
+	    fd != CURL_SOCKET_BAD)
+		(void)connect(fd, &nowhere, sizeof(nowhere));
+}
+
 static void slot_done(struct slot *slot, CURLcode code)
 {
 	CURL *easy = slot->easy;
-	struct answer a = { .written = info_long(easy, CURLINFO_REQUEST_SIZE) > 0 };
+	/* libcurl counts a proxy's CONNECT as written; before on_send() nothing of ours is. */
+	struct answer a = { .written =
+				    slot->sent > 0 && info_long(easy, CURLINFO_REQUEST_SIZE) > 0 };
 
 	a.result = result_of(code, a.written);
 	if (a.result == TRANSPORT_TIMEOUT && !a.written &&
@@ -260,9 +291,11 @@ static void slot_done(struct slot *slot, CURLcode code)
 		a.round_trip = round_trip_of(easy);
 		a.body = slot->body.len > 0 ? slot->body.data : "";
 		a.body_len = slot->body.len;
-	} else if (log_wants(LOG_LEVEL_DEBUG)) {
-		log_debug("transfer: %s (libcurl's %d)", curl_easy_strerror(code), code);
+	} else {
+		log_failure(slot, code);
 	}
+	if (code == CURLE_OPERATION_TIMEDOUT && a.written)
+		reset_connection(easy);
 	curl_multi_remove_handle(slot->transfers->multi, easy);
 	slot_end(slot, &a);
 }
@@ -480,19 +513,16 @@ static void note_address(struct transfers *t, const struct curl_sockaddr *a)
 
 	for (unsigned i = 0; i < a->addrlen; i++)
 		hash = (hash ^ ((const unsigned char *)&a->addr)[i]) * UINT64_C(1099511628211);
-	for (size_t i = 0; i < t->n_addresses; i++) {
-		if (t->addresses[i] == hash)
-			return;
-	}
-	if (t->n_addresses == ADDRESSES_MOST)
-		t->n_addresses = 0;
-	t->addresses[t->n_addresses++] = hash;
+	if (hash == t->address)
+		return;
+	t->address = hash;
 	t->ops.address_changed(t->arg);
 }
 
 static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
 	struct transfers *t = arg;
+	unsigned unanswered = (unsigned)to_ms(t->config->timeout);
 	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 
 	/* A watch under this number is of a socket that libcurl closed in silence; it may
@@ -506,14 +536,16 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	}
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, sizeof(unanswered));
 	t->connections++;
 	note_address(t, a);
 	return fd;
 }
 
 /* A connection that is closed in the same call in which its request ended was given up in
- * the middle of it: what the kernel still has of the request must not reach the server
- * later, when its token is long at home. */
+ * the middle of it, or its server wanted it closed. What the kernel still has of a request
+ * must not reach the server later, when its token is long at home; a server that wanted
+ * the end anyway can bear a reset. */
 static void forget_unsent(const struct transfers *t, int fd)
 {
 	static const struct linger now = { .l_onoff = 1, .l_linger = 0 };
@@ -575,6 +607,7 @@ static int slot_set_up(struct slot *slot)
 	struct transfers *t = slot->transfers;
 
 	SET(PRIVATE, slot);
+	SET(ERRORBUFFER, slot->error);
 	SET(NOSIGNAL, 1L);
 	SET(NOPROXY, "");
 	SET(NETRC, (long)CURL_NETRC_IGNORED);
@@ -709,6 +742,17 @@ static int carry_addresses(struct slot *slot, const char *addresses)
 											: -ENOMEM;
 }
 
+/* What an attempt has waited for the host's address is part of its time. */
+static void deduct_wait(struct slot *slot)
+{
+	uint64_t waited = clock_now() - slot->parked_at;
+	uint64_t timeout = slot->transfers->config->timeout;
+
+	curl_easy_setopt(slot->easy, CURLOPT_TIMEOUT_MS,
+			 timeout > waited ? to_ms(timeout - waited) : 1L);
+	slot->settings = 0; /* to be set up anew for the next */
+}
+
 static int slot_go(struct slot *slot, const char *addresses)
 {
 	struct transfers *t = slot->transfers;
@@ -716,6 +760,8 @@ static int slot_go(struct slot *slot, const char *addresses)
 	if (carry_addresses(slot, addresses) < 0)
 		return -ENOMEM;
 	slot->order = t->order;
+	if (slot->parked)
+		deduct_wait(slot);
 	slot->parked = false;
 	list_unlink(&slot->link);
 	list_push_back(&t->active, &slot->link);
@@ -892,31 +938,66 @@ static void swap(char **a, char **b)
 	*b = kept;
 }
 
-int transfers_configure(struct transfers *t, const struct config *c)
-{
-	_cleanup_(place_deinit) struct place url = { 0 };
-	_cleanup_(place_deinit) struct place proxy = { 0 };
-	int e = place_parse(&url, c->url);
+struct transfers_change {
+	const struct config *config;
+	struct place url;
+	struct place proxy; /* empty without one */
+	char *looked_up;    /* the host to resolve */
+};
 
+void transfers_discard(struct transfers_change *change)
+{
+	if (!change)
+		return;
+	place_deinit(&change->url);
+	place_deinit(&change->proxy);
+	free(change->looked_up);
+	free(change);
+}
+
+int transfers_prepare(struct transfers_change **out, const struct config *c)
+{
+	struct transfers_change *change = calloc(1, sizeof(*change));
+	int e;
+
+	if (!change)
+		return -ENOMEM;
+	change->config = c;
+	e = place_parse(&change->url, c->url);
 	if (e == 0 && *c->proxy)
-		e = place_parse(&proxy, c->proxy);
-	if (e == 0)
-		e = resolver_set_host(t->resolver, *c->proxy ? proxy.host : url.host);
-	if (e < 0)
+		e = place_parse(&change->proxy, c->proxy);
+	if (e == 0) {
+		change->looked_up = strdup(*c->proxy ? change->proxy.host : change->url.host);
+		e = change->looked_up ? 0 : -ENOMEM;
+	}
+	if (e < 0) {
+		transfers_discard(change);
 		return e;
-	/* What is being reached is another host's or port's: libcurl must be told anew. */
+	}
+	*out = change;
+	return 0;
+}
+
+void transfers_apply(struct transfers *t, struct transfers_change *change)
+{
+	const struct config *c = change->config;
+	struct place *reached = *c->proxy ? &change->proxy : &change->url;
+
+	resolver_set_host(t->resolver, change->looked_up);
+	change->looked_up = NULL; /* the resolver's now */
+	/* What is being reached may be another host or port: libcurl must be told anew. */
 	t->new_addresses = true;
-	swap(&t->scheme, &url.scheme);
-	swap(&t->path, &url.path);
-	swap(&t->host, *c->proxy ? &proxy.host : &url.host);
-	swap(&t->port, *c->proxy ? &proxy.port : &url.port);
+	swap(&t->host, &reached->host);
+	swap(&t->port, &reached->port);
+	swap(&t->scheme, &change->url.scheme);
+	swap(&t->path, &change->url.path);
 	t->config = c;
 	t->settings++;
 	curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)c->max_in_flight);
 	/* libcurl's own 100 would open a connection for each request beyond; the server's
 	 * limit holds all the same. */
 	curl_multi_setopt(t->multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)c->max_in_flight);
-	return 0;
+	transfers_discard(change);
 }
 
 static int set_up_multi(struct transfers *t)
@@ -936,6 +1017,7 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 		  const struct transfers_ops *ops, void *arg)
 {
 	struct transfers *t = calloc(1, sizeof(*t));
+	struct transfers_change *change;
 	struct slot *slot;
 	int e;
 
@@ -958,7 +1040,9 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	if (e == 0)
 		e = resolver_new(&t->resolver, loop, on_addresses, t);
 	if (e == 0)
-		e = transfers_configure(t, c);
+		e = transfers_prepare(&change, c);
+	if (e == 0)
+		transfers_apply(t, change);
 	/* Every setting is tried once, now, rather than with the first message. */
 	if (e == 0)
 		e = slot_get(&slot, t);

@@ -13,11 +13,12 @@ enum {
 	CONFIGFILE_E_INVALID
 };
 
-/* Returns 0 with *@out ready for use and *@vault holding its secrets, which has to live
+/* @patient: a pipe may be waited for, as at the start, when nobody else is served.
+ * Returns 0 with *@out ready for use and *@vault holding its secrets, which has to live
  * as long; CONFIGFILE_E_INVALID with one line "PATH:LINE: sentence\n" appended to
  * @errors for each finding, in the order of the file ("PATH: sentence\n" where none of
  * its lines is to blame); or -errno when that could not be found out. */
-int configfile_load(struct config **out, struct vault **vault, const char *path,
+int configfile_load(struct config **out, struct vault **vault, const char *path, bool patient,
 		    struct buffer *errors);
 
 /* The same from an open stream, which stays the caller's. @path is for messages. */

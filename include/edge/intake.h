@@ -27,7 +27,14 @@ struct intake_counts {
 int intake_new(struct intake **out, uv_loop_t *loop, const struct listener *l, struct scheduler *s,
 	       const struct config *c);
 
+/* Has @fn called when reading lines has taken a while since the last intake_flush(): many
+ * writers at once must not keep the loop from its turn. */
+void intake_on_long_turn(struct intake *in, void (*fn)(void *arg), void *arg);
+
 void intake_configure(struct intake *in, const struct config *c);
+
+/* At most so many writers, whatever max_clients says: there are no descriptors for more. */
+void intake_limit(struct intake *in, size_t most);
 
 /* The scheduler's word on a request whose writer was one of ours (struct scheduler_ops). */
 void intake_fate(struct intake *in, const struct request *r, const struct fate_report *f);

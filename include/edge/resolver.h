@@ -16,9 +16,9 @@ typedef void (*resolver_fn)(void *arg, const char *addresses, bool changed);
 /* Returns 0 with the caller owning *@out, or -ENOMEM. */
 int resolver_new(struct resolver **out, uv_loop_t *loop, resolver_fn fn, void *arg);
 
-/* Names the host. Another one than before forgets the addresses. An address literal needs
- * no look-up. Returns 0 or -ENOMEM. */
-int resolver_set_host(struct resolver *r, const char *host);
+/* Names the host, a string that is the resolver's from now on. Another one than before
+ * forgets the addresses. An address literal needs no look-up. */
+void resolver_set_host(struct resolver *r, char *host);
 
 /* The addresses, or NULL. Starts a look-up when there are none or they are old. */
 const char *resolver_addresses(struct resolver *r, uint64_t now);

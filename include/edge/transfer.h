@@ -19,15 +19,19 @@ struct transfers_ops {
 	void (*address_changed)(void *arg);
 };
 
-/* Prepares to send as @c says; @c is borrowed until the next transfers_configure().
+/* Prepares to send as @c says; @c is borrowed until the next transfers_apply().
  * Returns 0 with the caller owning *@out, -ENOMEM, or -EINVAL when libcurl refuses a
  * setting (logged). */
 int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *c,
 		  const struct transfers_ops *ops, void *arg);
 
-/* Uses another configuration for what is started from now on. Returns as transfers_new();
- * on failure nothing has changed. */
-int transfers_configure(struct transfers *t, const struct config *c);
+/* Another configuration, ready to be used for what is started from then on: what can fail
+ * is done before anything changes. @c is borrowed as by transfers_new(). Returns 0, -ENOMEM
+ * or -EINVAL, and *@out is then for transfers_apply() or transfers_discard(). */
+struct transfers_change;
+int transfers_prepare(struct transfers_change **out, const struct config *c);
+void transfers_apply(struct transfers *t, struct transfers_change *change);
+void transfers_discard(struct transfers_change *change);
 
 struct transport *transfers_transport(struct transfers *t);
 

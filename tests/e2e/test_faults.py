@@ -196,6 +196,18 @@ def server_context(directory, *alpn):
     return context
 
 
+def test_what_a_proxy_refuses_was_not_written_and_is_tried_again(host):
+    def refuse(connection):
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+    with RawServer(refuse) as proxy:
+        upstream = {"url": "https://127.0.0.1:1/", "proxy": f"http://127.0.0.1:{proxy.port}"}
+        daemon = host.daemon(upstream=upstream)
+        assert daemon.connect().ask(message(id=1))["outcome"] == "failed"
+        assert proxy.connections == 3
+
+
 def test_a_request_that_is_given_up_is_not_delivered_any_more(host):
     """The connection is reset, so that nothing of it can leave the kernel when its token is long at home."""
     ends = []
@@ -752,10 +764,10 @@ def over_http2(host):
     """Starts a server that reacts so and a daemon that speaks HTTP/2 to it; gives both."""
     with contextlib.ExitStack() as stack:
 
-        def start(react):
+        def start(react, **keys):
             server = stack.enter_context(Http2Server(host.directory, react))
             upstream = {"url": server.url, "ca_file": host.directory / "ca.pem", "http_version": 2}
-            return server, host.daemon(upstream=upstream)
+            return server, host.daemon(upstream=upstream | keys)
 
         yield start
 
@@ -767,6 +779,14 @@ def first_gets(frames, close):
         return (frames(stream), close) if n == 1 else (answer_stream(stream), False)
 
     return react
+
+
+def test_after_a_time_out_an_http2_connection_is_not_trusted_any_more(over_http2):
+    server, daemon = over_http2(first_gets(lambda stream: b"", False), timeout="300ms")
+    writer = daemon.connect()
+    assert outcome(writer.ask(message(id=1))) == "timeout"
+    assert outcome(writer.ask(message(id=2))) == "sent"
+    assert server.connections == 2
 
 
 SURELY_NOT_PROCESSED = {

@@ -399,6 +399,16 @@ def files(daemon):
     return [what for what in daemon.descriptors() if not what.startswith("socket:")]
 
 
+def test_a_reload_does_not_wait_for_a_pipe(host):
+    daemon = host.daemon(host.zego())
+    daemon.config.unlink()
+    os.mkfifo(daemon.config)
+    assert not daemon.reload()
+    assert daemon.connect().ask(message(id=1))["outcome"] == "sent"
+    daemon.config.unlink()
+    daemon.configure()
+
+
 def test_fifty_rapid_reloads_leave_no_descriptors_and_lose_nothing(host):
     daemon = host.daemon(host.zego(), app={"room_rate": 0})
     writer = daemon.connect()

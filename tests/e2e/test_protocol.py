@@ -512,16 +512,26 @@ def test_a_writer_too_many_is_told_and_turned_away_until_another_leaves(host):
     assert second.ask(message(id=1))["outcome"] == "sent"
 
 
-def test_out_of_descriptors_the_daemon_waits_for_some(host):
-    daemon = host.daemon(host.zego(), command=("prlimit", "--nofile=40:40"))
+def test_where_descriptors_are_few_writers_leave_enough_for_messages(host):
+    daemon = host.daemon(host.zego(), upstream={"max_in_flight": 16}, command=("prlimit", "--nofile=100:100"))
+    assert "20 writers at most" in daemon.log
     first = daemon.connect()
-    assert first.ask(message("first", id=1))["outcome"] == "sent"  # and there is a connection upstream
     crowd = [daemon.connect() for _ in range(60)]
-    daemon.wait_for_log("cannot be taken in")
-    assert first.ask(message("second", id=2))["outcome"] == "sent"
-    for writer in crowd[:40]:
-        writer.close()
-    assert crowd[-1].ask(message("third", id=3))["outcome"] == "sent"
+    assert {reply["reason"] for writer in crowd[19:] for reply in writer.rest()} == {"too_many_clients"}
+    replies = first.ask(*[message(str(i), room=f"room{i}", id=i) for i in range(50)])
+    assert {reply["outcome"] for reply in replies} == {"sent"}
+
+
+def test_writers_of_the_shortest_lines_do_not_keep_messages_from_going_out(host):
+    zego = host.zego()
+    daemon = host.daemon(zego, queue={"max_age": "60s", "queue_max": 1000}, app={"room_rate": 0})
+    crowd = [daemon.connect() for _ in range(100)]
+    writer = daemon.connect()
+    writer.send(*[message(str(i)) for i in range(500)])
+    for writing in crowd * 3:
+        writing.send_bytes(b"{}\n" * 5000)  # refused, each of them, and none of the replies is read
+    zego.wait_for_requests(500)
+    assert writer.ask(message(id=1))["outcome"] == "sent"
 
 
 def test_writers_come_and_go_without_a_trace(standing_daemon, writer):

@@ -106,7 +106,7 @@ static void assert_bytes_give(const struct place *p, const char *bytes, size_t n
 
 	expand(p, bytes, n, &text);
 	put_file(p->config, text.data ? text.data : "", text.len, 0644);
-	r = configfile_load(&c, &v, p->config, &errors);
+	r = configfile_load(&c, &v, p->config, true, &errors);
 	assert_errors(p, &errors, expected);
 	assert_int_equal(r, *expected ? CONFIGFILE_E_INVALID : 0);
 	if (*expected) {
@@ -138,7 +138,7 @@ static void test_a_valid_file_comes_with_its_secrets(void **state)
 
 	expand(p, plain, strlen(plain), &text);
 	put_file(p->config, text.data, text.len, 0644);
-	assert_int_equal(configfile_load(&c, &v, p->config, &errors), 0);
+	assert_int_equal(configfile_load(&c, &v, p->config, true, &errors), 0);
 	assert_int_equal(errors.len, 0);
 	assert_int_equal(c->n_apps, 2);
 	assert_string_equal(config_app(c, 1)->secret, CANARY);
@@ -263,7 +263,7 @@ static void assert_path_gives(const struct place *p, const char *path, const cha
 	struct config *c = NULL;
 	struct vault *v = NULL;
 
-	assert_int_equal(configfile_load(&c, &v, path, &errors), CONFIGFILE_E_INVALID);
+	assert_int_equal(configfile_load(&c, &v, path, true, &errors), CONFIGFILE_E_INVALID);
 	assert_errors(p, &errors, expected);
 	buffer_deinit(&errors);
 }
@@ -361,7 +361,8 @@ static void test_what_libcurl_cannot_parse_is_no_url(void **state)
 
 		buffer_printf(&text, "[upstream]\nurl = %s\n", cases[i]);
 		put_file(p->config, text.data, text.len, 0644);
-		assert_int_equal(configfile_load(&c, &v, p->config, &errors), CONFIGFILE_E_INVALID);
+		assert_int_equal(configfile_load(&c, &v, p->config, true, &errors),
+				 CONFIGFILE_E_INVALID);
 		assert_non_null(strstr(errors.data, ":2: url: is not a URL: "));
 		buffer_deinit(&text);
 		buffer_deinit(&errors);
@@ -448,7 +449,7 @@ static void test_names_become_numbers(void **state)
 		      "allow_groups = 8 %s\n[daemon]\nsocket_group = %s\n",
 		      p->secret, user->pw_name, group->gr_name, group->gr_name);
 	put_file(p->config, text.data, text.len, 0644);
-	assert_int_equal(configfile_load(&c, &v, p->config, &errors), 0);
+	assert_int_equal(configfile_load(&c, &v, p->config, true, &errors), 0);
 	a = config_app(c, 1);
 	assert_int_equal(a->users.n, 3);
 	assert_int_equal(a->users.ids[0], 0);
