@@ -43,8 +43,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
@@ -335,6 +333,8 @@ class Daemon:
         try:
             return sorted(os.readlink(fd) for fd in directory.iterdir())
         except PermissionError:
+            import pytest  # the demonstrations use this module too, and do without it
+
             pytest.skip("the daemon hides its descriptors from all but root, unless it is built with sanitizers")
 
     def resident(self):
