@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * libcurl's multi interface on libuv's loop, driven the cheap way: a constant URL with
- * the query in CURLOPT_REQUEST_TARGET, and one uv_poll for each socket from its opening
- * to its closing, re-armed only when libcurl's interest changes.
+ * the query in CURLOPT_REQUEST_TARGET, and sockets that stay watched (watch.c).
  *
  * Rules that hold this together:
  * - No libcurl call from a libcurl callback. Callbacks note and arm, nothing else.
@@ -10,21 +9,16 @@
  * - One attempt is one request on the wire: when libcurl wants to send a request again on
  *   a fresh connection because a kept one died, CURLOPT_PREREQFUNCTION refuses, and the
  *   core decides whether another token is spent.
- * - libcurl 7.88 closes a socket that never became connected without a word to
- *   CURLOPT_CLOSESOCKETFUNCTION. A watch is kept over CURL_POLL_REMOVE only for a
- *   connection that stands.
  * - The request's URL carries its signature and is never logged.
  */
 #include "edge/transfer.h"
 
 #include <curl/curl.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "build.h"
 #include "core/buffer.h"
@@ -33,6 +27,7 @@
 #include "edge/clock.h"
 #include "edge/log.h"
 #include "edge/resolver.h"
+#include "edge/watch.h"
 
 #define BODY_MOST    (64 * 1024)
 #define HEADERS_MOST (64 * 1024)
@@ -67,24 +62,11 @@ struct slot {
 	bool parked; /* waits for the host's address */
 };
 
-/* One socket of libcurl's. */
-struct watch {
-	uv_poll_t poll;
-	struct transfers *transfers;
-	int fd;
-	int events;      /* UV_READABLE, UV_WRITABLE that are armed */
-	bool idle;       /* libcurl does not look at it now */
-	bool connected;  /* as far as has been looked */
-	uint64_t rested; /* in which of the calls of libcurl it became idle */
-};
-
 struct transfers {
 	struct transport transport;
 	struct transfers_ops ops;
 	void *arg;
-	uv_loop_t *loop;
 	CURLM *multi;
-	uint64_t calls;        /* of libcurl that may close a connection */
 	uv_timer_t timer;      /* libcurl's */
 	uv_timer_t park_timer; /* of the first parked */
 	bool kick;             /* libcurl wants to be called at once */
@@ -101,12 +83,11 @@ struct transfers {
 	struct list idle;
 	struct list parked;
 	struct list active;
-	struct watch **watches; /* by descriptor */
-	size_t n_watches;
+	struct watches watches;
 	uint64_t address; /* a hash of the one connected to last */
 	uint64_t connections;
 	struct log_limit failed;
-	unsigned open_handles; /* uv handles not yet closed, once closing */
+	unsigned open_timers; /* not yet closed */
 	bool closing;
 };
 
@@ -323,7 +304,7 @@ static void act(struct transfers *t, curl_socket_t fd, int flags)
 	int running;
 	CURLMcode code;
 
-	t->calls++;
+	watches_begin_call(&t->watches);
 	code = curl_multi_socket_action(t->multi, fd, flags, &running);
 
 	if (code != CURLM_OK) {
@@ -381,130 +362,25 @@ bool transfers_turn(struct transfers *t)
 /* Sockets. */
 
 /* The last handle takes the object with it. */
-static void handle_closed(struct transfers *t)
+static void free_if_done(void *arg)
 {
-	t->open_handles--;
-	if (t->closing && t->open_handles == 0)
+	struct transfers *t = arg;
+
+	if (t->closing && t->open_timers == 0 && t->watches.open == 0)
 		free(t);
 }
 
-static void on_watch_closed(uv_handle_t *handle)
+static void on_ready(void *arg, int fd, int flags)
 {
-	struct watch *w = handle->data;
-	struct transfers *t = w->transfers;
-
-	free(w);
-	handle_closed(t);
-}
-
-static void watch_close(struct transfers *t, int fd)
-{
-	struct watch *w = (size_t)fd < t->n_watches ? t->watches[fd] : NULL;
-
-	if (!w)
-		return;
-	t->watches[fd] = NULL;
-	uv_poll_stop(&w->poll);
-	uv_close((uv_handle_t *)&w->poll, on_watch_closed);
-}
-
-static void on_socket(uv_poll_t *poll, int status, int events)
-{
-	struct watch *w = poll->data;
-	int flags = 0;
-
-	if (w->idle) {
-		/* The server closed it, or had more to say: libcurl finds out before it
-		 * uses the connection again. Until then the event would come for ever. */
-		uv_poll_stop(poll);
-		w->events = 0;
-		return;
-	}
-	if (status < 0) {
-		flags = CURL_CSELECT_ERR;
-		w->events = 0; /* libuv has stopped watching */
-	}
-	if (events & UV_READABLE)
-		flags |= CURL_CSELECT_IN;
-	if (events & UV_WRITABLE)
-		flags |= CURL_CSELECT_OUT;
-	act(w->transfers, w->fd, flags); /* the watch may be gone afterwards */
-}
-
-static struct watch *watch_new(struct transfers *t, int fd)
-{
-	struct watch *w;
-
-	if ((size_t)fd >= t->n_watches) {
-		size_t n = (size_t)fd + 64;
-		struct watch **watches = reallocarray(t->watches, n, sizeof(struct watch *));
-
-		if (!watches)
-			return NULL;
-		memset(watches + t->n_watches, 0, (n - t->n_watches) * sizeof(struct watch *));
-		t->watches = watches;
-		t->n_watches = n;
-	}
-	w = calloc(1, sizeof(*w));
-	if (!w)
-		return NULL;
-	if (uv_poll_init(t->loop, &w->poll, fd) < 0) {
-		free(w);
-		return NULL;
-	}
-	w->poll.data = w;
-	w->transfers = t;
-	w->fd = fd;
-	t->open_handles++;
-	t->watches[fd] = w;
-	return w;
-}
-
-static bool is_connected(int fd)
-{
-	struct sockaddr_storage peer;
-	socklen_t size = sizeof(peer);
-
-	return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
-}
-
-/* libcurl looks away: until its next request, or for good if it never got through. */
-static void rest_or_close(struct transfers *t, struct watch *w)
-{
-	if (!w->connected)
-		w->connected = is_connected(w->fd);
-	if (!w->connected) {
-		watch_close(t, w->fd);
-		return;
-	}
-	w->idle = true;
-	w->rested = t->calls;
+	act(arg, fd, flags);
 }
 
 static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
 {
 	struct transfers *t = arg;
-	struct watch *w = (size_t)fd < t->n_watches ? t->watches[fd] : NULL;
-	int events = 0;
 
-	if (what == CURL_POLL_REMOVE) {
-		if (w)
-			rest_or_close(t, w);
-		return 0;
-	}
-	if (!w)
-		w = watch_new(t, fd);
-	if (!w)
-		return -1; /* aborts every transfer: there is no memory for one */
-	if (what & CURL_POLL_IN)
-		events |= UV_READABLE;
-	if (what & CURL_POLL_OUT)
-		events |= UV_WRITABLE;
-	w->idle = false;
-	if (events == w->events)
-		return 0;
-	w->events = events;
-	return uv_poll_start(&w->poll, events, on_socket) < 0 ? -1 : 0;
+	/* -1 aborts every transfer: there is no memory for one. */
+	return watches_want(&t->watches, fd, what);
 }
 
 static void note_address(struct transfers *t, const struct curl_sockaddr *a)
@@ -525,15 +401,7 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	unsigned unanswered = (unsigned)to_ms(t->config->timeout);
 	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 
-	/* A watch under this number is of a socket that libcurl closed in silence; it may
-	 * not have noticed itself, so it gets another number. */
-	while (fd >= 0 && (size_t)fd < t->n_watches && t->watches[fd]) {
-		int other = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
-
-		watch_close(t, fd);
-		close(fd);
-		fd = other;
-	}
+	fd = watches_renumber(&t->watches, fd);
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, sizeof(unanswered));
@@ -542,25 +410,11 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	return fd;
 }
 
-/* A connection that is closed in the same call in which its request ended was given up in
- * the middle of it, or its server wanted it closed. What the kernel still has of a request
- * must not reach the server later, when its token is long at home; a server that wanted
- * the end anyway can bear a reset. */
-static void forget_unsent(const struct transfers *t, int fd)
-{
-	static const struct linger now = { .l_onoff = 1, .l_linger = 0 };
-	const struct watch *w = (size_t)fd < t->n_watches ? t->watches[fd] : NULL;
-
-	if (w && (!w->idle || w->rested == t->calls))
-		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-}
-
 static int want_close(void *arg, curl_socket_t fd)
 {
-	forget_unsent(arg, fd);
-	/* libuv must let go of the descriptor before its number can be used again. */
-	watch_close(arg, fd);
-	return close(fd);
+	struct transfers *t = arg;
+
+	return watches_close_fd(&t->watches, fd);
 }
 
 /* A slot and its settings. */
@@ -871,7 +725,7 @@ static void stop(struct transport *transport, struct request *r)
 {
 	struct slot *slot = r->transfer;
 
-	slot->transfers->calls++;
+	watches_begin_call(&slot->transfers->watches);
 	if (!slot->parked)
 		curl_multi_remove_handle(slot->transfers->multi, slot->easy);
 	r->transfer = NULL;
@@ -1026,7 +880,9 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	t->transport = (struct transport){ .start = start, .abort = stop };
 	t->ops = *ops;
 	t->arg = arg;
-	t->loop = loop;
+	t->watches = (struct watches){
+		.loop = loop, .ready = on_ready, .closed = free_if_done, .arg = t
+	};
 	list_init(&t->idle);
 	list_init(&t->parked);
 	list_init(&t->active);
@@ -1034,7 +890,7 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	uv_timer_init(loop, &t->park_timer);
 	t->timer.data = t;
 	t->park_timer.data = t;
-	t->open_handles = 2;
+	t->open_timers = 2;
 
 	e = set_up_multi(t);
 	if (e == 0)
@@ -1067,7 +923,10 @@ uint64_t transfers_connections(const struct transfers *t)
 
 static void on_timer_closed(uv_handle_t *handle)
 {
-	handle_closed(handle->data);
+	struct transfers *t = handle->data;
+
+	t->open_timers--;
+	free_if_done(t);
 }
 
 bool transfers_close(struct transfers *t)
@@ -1075,14 +934,11 @@ bool transfers_close(struct transfers *t)
 	bool free_already = !t->resolver || resolver_close(t->resolver);
 
 	t->closing = true;
-	t->calls++;
+	watches_begin_call(&t->watches);
 	while (!list_is_empty(&t->idle))
 		slot_free(list_first(&t->idle, struct slot, link));
 	curl_multi_cleanup(t->multi); /* closes the sockets, and with them most watches */
-	for (size_t fd = 0; fd < t->n_watches; fd++)
-		watch_close(t, (int)fd);
-	free(t->watches);
-	t->n_watches = 0;
+	watches_deinit(&t->watches);
 	free(t->scheme);
 	free(t->host);
 	free(t->port);
