@@ -99,6 +99,30 @@ static void test_rest_is_lost_to_a_backlog_that_is_held(void **state)
 	assert_int_equal(n, 1);
 }
 
+/* Timers have whole milliseconds, and what they are late must not be lost. */
+static void test_a_small_burst_holds_no_backlog_back(void **state)
+{
+	for (uint64_t rate = 100; rate <= 400; rate *= 2) {
+		uint64_t now = 0;
+		uint64_t n = 0;
+		struct pacer p;
+
+		pacer_init(&p, rate, 1, 0);
+		pacer_set_busy(&p, true, rate, 1, 0);
+		while (now < 10 * NSEC_PER_SEC) {
+			uint64_t at = pacer_ready_at(&p, rate, 1, now);
+
+			if (at > now) {
+				now = (at + MS - 1) / MS * MS;
+				continue;
+			}
+			pacer_spend(&p, rate);
+			n++;
+		}
+		assert_true(n >= rate * 10);
+	}
+}
+
 static void test_too_fast_shrinks_n_once_a_second_and_lets_it_grow_back(void **state)
 {
 	struct limit l = { 0 };
@@ -146,6 +170,7 @@ int main(void)
 		cmocka_unit_test(test_a_rested_appid_may_send_its_burst_at_once_and_no_more),
 		cmocka_unit_test(test_rest_is_gathered_only_while_nothing_waits),
 		cmocka_unit_test(test_rest_is_lost_to_a_backlog_that_is_held),
+		cmocka_unit_test(test_a_small_burst_holds_no_backlog_back),
 		cmocka_unit_test(test_too_fast_shrinks_n_once_a_second_and_lets_it_grow_back),
 		cmocka_unit_test(test_n_is_never_below_one_and_never_above_itself),
 		cmocka_unit_test(test_retry_after_holds_whatever_n_is),
