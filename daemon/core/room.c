@@ -7,14 +7,13 @@
 #include <string.h>
 
 #include "core/app.h"
+#include "core/hash.h"
 
-/* FNV-1a over the RoomId, begun from the seed and the AppID. */
+/* Over the RoomId, begun from the seed and the AppID. */
 static uint64_t hash_of(const struct rooms *rs, const struct app *app, const char *id, size_t len)
 {
-	uint64_t h = rs->seed ^ (UINT64_C(14695981039346656037) + app->app_id);
+	uint64_t h = hash_bytes(rs->seed ^ (HASH_BASIS + app->app_id), id, len);
 
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ (unsigned char)id[i]) * UINT64_C(1099511628211);
 	return h ^ h >> 32;
 }
 

@@ -367,7 +367,6 @@ static int client_new(struct intake *in, int fd)
 	list_push_back(&in->clients, &c->link);
 	in->open_handles++;
 	in->counts.clients++;
-	in->counts.connected++;
 	client_settle(c);
 	return 0;
 }
@@ -382,7 +381,6 @@ static void turn_away(struct intake *in, int fd)
 	struct refusal why = { .fate = FATE_TOO_MANY_CLIENTS };
 	struct buffer reply = { 0 };
 
-	in->counts.turned_away++;
 	scheduler_refuse(in->scheduler, why.fate);
 	snprintf(why.error, sizeof(why.error), "%zu writers are connected (max_clients)",
 		 in->counts.clients);

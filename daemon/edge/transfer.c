@@ -22,6 +22,7 @@
 
 #include "build.h"
 #include "core/buffer.h"
+#include "core/hash.h"
 #include "core/list.h"
 #include "core/target.h"
 #include "edge/clock.h"
@@ -47,7 +48,7 @@
 /* One libcurl handle, used again and again. */
 struct slot {
 	struct transfers *transfers;
-	struct list link; /* idle, or parked, or active */
+	struct list link; /* idle or parked; under way it is on no list */
 	CURL *easy;
 	struct request *request; /* NULL: idle */
 	struct buffer target;
@@ -82,10 +83,8 @@ struct transfers {
 	char *path;
 	struct list idle;
 	struct list parked;
-	struct list active;
 	struct watches watches;
 	uint64_t address; /* a hash of the one connected to last */
-	uint64_t connections;
 	struct log_limit failed;
 	unsigned open_timers; /* not yet closed */
 	bool closing;
@@ -306,7 +305,6 @@ static void act(struct transfers *t, curl_socket_t fd, int flags)
 
 	watches_begin_call(&t->watches);
 	code = curl_multi_socket_action(t->multi, fd, flags, &running);
-
 	if (code != CURLM_OK) {
 		log_error("libcurl: %s", curl_multi_strerror(code));
 		abort();
@@ -385,10 +383,8 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
 
 static void note_address(struct transfers *t, const struct curl_sockaddr *a)
 {
-	uint64_t hash = UINT64_C(14695981039346656037);
+	uint64_t hash = hash_bytes(HASH_BASIS, &a->addr, a->addrlen);
 
-	for (unsigned i = 0; i < a->addrlen; i++)
-		hash = (hash ^ ((const unsigned char *)&a->addr)[i]) * UINT64_C(1099511628211);
 	if (hash == t->address)
 		return;
 	t->address = hash;
@@ -405,7 +401,6 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, sizeof(unanswered));
-	t->connections++;
 	note_address(t, a);
 	return fd;
 }
@@ -530,17 +525,15 @@ static void slot_free(struct slot *slot)
 static int slot_new(struct slot **out, struct transfers *t)
 {
 	struct slot *slot = calloc(1, sizeof(*slot));
-	int r;
 
 	if (!slot)
 		return -ENOMEM;
 	list_init(&slot->link);
 	slot->transfers = t;
 	slot->easy = curl_easy_init();
-	r = slot->easy ? slot_set_up(slot) : -ENOMEM;
-	if (r < 0) {
+	if (!slot->easy) {
 		slot_free(slot);
-		return r;
+		return -ENOMEM;
 	}
 	*out = slot;
 	return 0;
@@ -618,7 +611,6 @@ static int slot_go(struct slot *slot, const char *addresses)
 		deduct_wait(slot);
 	slot->parked = false;
 	list_unlink(&slot->link);
-	list_push_back(&t->active, &slot->link);
 	return curl_multi_add_handle(t->multi, slot->easy) == CURLM_OK ? 0 : -ENOMEM;
 }
 
@@ -885,7 +877,6 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	};
 	list_init(&t->idle);
 	list_init(&t->parked);
-	list_init(&t->active);
 	uv_timer_init(loop, &t->timer);
 	uv_timer_init(loop, &t->park_timer);
 	t->timer.data = t;
@@ -914,11 +905,6 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 struct transport *transfers_transport(struct transfers *t)
 {
 	return &t->transport;
-}
-
-uint64_t transfers_connections(const struct transfers *t)
-{
-	return t->connections;
 }
 
 static void on_timer_closed(uv_handle_t *handle)

@@ -15,8 +15,6 @@ struct intake;
 
 struct intake_counts {
 	size_t clients;             /* now */
-	uint64_t connected;         /* ever */
-	uint64_t turned_away;       /* beyond max_clients */
 	uint64_t replies_discarded; /* to writers that do not read */
 	uint64_t replies_lost;      /* to writers that had left */
 };

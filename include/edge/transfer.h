@@ -39,9 +39,6 @@ struct transport *transfers_transport(struct transfers *t);
  * Call it after starting requests. Returns whether any attempt ended. */
 bool transfers_turn(struct transfers *t);
 
-/* How many connections were ever opened. */
-uint64_t transfers_connections(const struct transfers *t);
-
 /* Closes all connections and handles; nothing may be in flight. The object is freed when
  * the loop has run; @t is gone for the caller. Returns false when a name look-up still
  * holds the loop: then it cannot be closed in good time. */
