@@ -55,6 +55,7 @@ static void bring_home(struct tokens *t, uint64_t credit, uint64_t now)
 
 uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now)
 {
+	uint64_t at = now;
 	uint64_t away;
 
 	bring_home(t, credit, now);
@@ -63,8 +64,10 @@ uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint
 		return now;
 	if (t->held >= limit)
 		return NEVER;
-	return max_u64(comes_home(entry_at(t, t->early), credit),
-		       comes_home(entry_at(t, t->early + away - limit), credit));
+	/* One without credit may stand before the one that is waited for. */
+	for (uint64_t i = 0; i <= away - limit; i++)
+		at = max_u64(at, comes_home(entry_at(t, t->early + i), credit));
+	return at;
 }
 
 /* Room for one entry more than are away, so that giving back cannot fail. */

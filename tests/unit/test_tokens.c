@@ -80,6 +80,23 @@ static void test_a_lower_limit_waits_for_enough_to_come_home(void **state)
 	tokens_deinit(&t);
 }
 
+static void test_the_moment_told_is_the_moment_however_many_are_waited_for(void **state)
+{
+	const uint64_t credit = 100 * MS;
+	struct tokens t = { 0 };
+	uint64_t again;
+
+	take_all(&t, 3, 0);
+	tokens_give(&t, true, 0);
+	tokens_give(&t, false, 50 * MS); /* home last, as it has no credit */
+	tokens_give(&t, true, 60 * MS);
+	/* At a limit of 1 all three have to be back. */
+	again = tokens_ready_at(&t, 1, credit, 70 * MS);
+	assert_int_equal(tokens_take(&t, 1, credit, again - 1, &again), TOKENS_E_NONE);
+	assert_int_equal(tokens_take(&t, 1, credit, again, &again), 0);
+	tokens_deinit(&t);
+}
+
 static void test_what_was_not_sent_is_at_home_at_once(void **state)
 {
 	struct tokens t = { 0 };
@@ -172,6 +189,7 @@ int main(void)
 		cmocka_unit_test(test_credit_brings_answered_tokens_home_earlier_and_no_others),
 		cmocka_unit_test(test_credit_that_is_withdrawn_counts_for_tokens_on_their_way_home),
 		cmocka_unit_test(test_a_lower_limit_waits_for_enough_to_come_home),
+		cmocka_unit_test(test_the_moment_told_is_the_moment_however_many_are_waited_for),
 		cmocka_unit_test(test_what_was_not_sent_is_at_home_at_once),
 		cmocka_unit_test(test_no_token_is_used_again_within_a_window_of_its_answer),
 		cmocka_unit_test(test_nothing_is_credited_on_few_samples),
