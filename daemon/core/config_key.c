@@ -64,7 +64,7 @@ const struct config_key config_keys[] = {
 	{ IN_DAEMON(control_socket), KEY_PATH, 0, SOCKET_PATH_MAX, "/run/barraged/control.sock", "", NULL,
 	  "Where barragectl steers the daemon, open to the daemon's own user only; empty: nowhere." },
 	{ IN_DAEMON(max_clients), KEY_NUMBER, 1, 65536, "1024", "connections", NULL,
-	  "Writers that may be connected at the same time." },
+	  "Writers of one user that may be connected at once; of all users, twice as many." },
 	{ IN_DAEMON(max_line), KEY_SIZE, KIB, MIB, "16KiB", "", NULL,
 	  "Longest line taken from a writer; a longer one is refused." },
 	{ IN_DAEMON(max_reply_backlog), KEY_SIZE, 4 * KIB, 64 * MIB, "256KiB", "", NULL,

@@ -210,6 +210,17 @@ static void lane_insert(struct lane *lane, struct request *r)
 	list_insert_before(where, &r->link);
 }
 
+/* A place has become free: everyone's share is larger now. */
+static void uncrowd(struct scheduler *s)
+{
+	while (!list_is_empty(&s->crowded)) {
+		struct list *node = s->crowded.next;
+
+		list_unlink(node);
+		list_push_back(&s->runnable, node);
+	}
+}
+
 static void leave_state(struct scheduler *s, struct request *r)
 {
 	struct room *room = r->room;
@@ -219,12 +230,14 @@ static void leave_state(struct scheduler *s, struct request *r)
 	if (r->state == REQUEST_QUEUED) {
 		lane_of(r)->n--;
 		room->app->queued_bytes -= request_size(r);
+		users_unqueue(&s->users, r);
 		lane_changed(lane_of(r), r->class);
 	} else if (r->state == REQUEST_WAITING) {
 		room->waiting--;
 	} else if (r->state == REQUEST_IN_FLIGHT) {
 		room->in_flight--;
 		s->in_flight--;
+		uncrowd(s);
 	}
 }
 
@@ -236,6 +249,7 @@ static void enter_state(struct scheduler *s, struct request *r)
 		lane_insert(lane_of(r), r);
 		lane_of(r)->n++;
 		room->app->queued_bytes += request_size(r);
+		users_queue(&s->users, r);
 		lane_changed(lane_of(r), r->class);
 	} else if (r->state == REQUEST_WAITING) {
 		list_push_back(&room->app->in[REQUEST_WAITING], &r->link);
@@ -277,6 +291,7 @@ static void conclude(struct scheduler *s, struct app *app, struct request *r,
 		app->probe = NULL;
 	upstream_forget(&s->upstream, r);
 	s->ops->fate(s->arg, r, f);
+	users_put(&s->users, r->user);
 	request_free(r);
 }
 
@@ -332,10 +347,45 @@ static void drop_all(struct scheduler *s, struct app *app, enum fate fate, const
 		       now);
 }
 
+static bool exceeds_bytes(const struct scheduler *s, const struct request *r)
+{
+	return s->bytes + request_size(r) > s->config->queue_bytes;
+}
+
 static bool is_full(const struct scheduler *s, const struct app *app, const struct request *r)
 {
 	return app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >= app->config->queue.queue_max ||
-	       s->bytes + request_size(r) > s->config->queue_bytes;
+	       exceeds_bytes(s, r);
+}
+
+/* The oldest message of the user who has most of what is queued, if even with @r its own
+ * has less. Again chat makes way for anything, a system message only for another. */
+static struct request *victim_of_heaviest(const struct scheduler *s, const struct request *r)
+{
+	struct user *u = users_heaviest(&s->users);
+
+	if (!u || u->queued_bytes <= r->user->queued_bytes + request_size(r))
+		return NULL;
+	for (int class = CLASS_CHAT; class >= (int)r->class; class --) {
+		if (!list_is_empty(&u->queued[class]))
+			return list_first(&u->queued[class], struct request, charge);
+	}
+	return NULL;
+}
+
+/* Has one user's flood make way for another's messages, in whatever AppID it is. */
+static void make_users_way(struct scheduler *s, const struct request *r, uint64_t now)
+{
+	while (exceeds_bytes(s, r)) {
+		struct request *old = victim_of_heaviest(s, r);
+
+		if (!old)
+			return;
+		if (user_tell(old->user, USER_QUEUE))
+			tell(s, (struct scheduler_event){ .type = EVENT_OVER_SHARE,
+							  .value = old->user->uid });
+		finish(s, old, FATE_QUEUE_FULL, NULL, now);
+	}
 }
 
 /* Chat makes way for anything, a system message only for another. */
@@ -353,6 +403,7 @@ static struct request *victim_for(const struct app *app, const struct request *r
 
 static bool make_way(struct scheduler *s, struct app *app, const struct request *r, uint64_t now)
 {
+	make_users_way(s, r, now);
 	/* Others fill the memory: all that this AppID has would be lost for nothing. */
 	if (s->bytes - app->queued_bytes + request_size(r) > s->config->queue_bytes)
 		return false;
@@ -410,6 +461,7 @@ int scheduler_submit(struct scheduler *s, struct request *r, uint64_t now)
 	r->sequence = ++s->sequence;
 	list_init(&r->link);
 	list_init(&r->tick);
+	list_init(&r->charge);
 	app->accepted++;
 
 	fate = admit(s, app, r, now);
@@ -530,6 +582,16 @@ static uint64_t app_ready_at(struct app *app, uint64_t now)
 	return pacer_ready_at(&app->pacer, app_rate(app, now), app->config->burst, now);
 }
 
+/* Answers that do not come must not cost the other AppIDs their connections: each may have
+ * half of what the others leave of max_in_flight, or all of it where it is alone. */
+static bool has_its_share(const struct scheduler *s, const struct app *app)
+{
+	size_t mine = app->n[REQUEST_IN_FLIGHT];
+
+	return s->n_apps > 1 && mine > 0 &&
+	       mine >= share_of(s->config->max_in_flight, s->in_flight, mine);
+}
+
 /* Starts at most one message. Returns whether another look is worth it. */
 static bool start_one(struct scheduler *s, struct app *app, uint64_t now)
 {
@@ -539,6 +601,10 @@ static bool start_one(struct scheduler *s, struct app *app, uint64_t now)
 
 	if (at > now) {
 		set_timer(s, &app->timer, at);
+		return false;
+	}
+	if (has_its_share(s, app)) {
+		list_push_back(&s->crowded, &app->runnable);
 		return false;
 	}
 	r = pick(s, app, now);
@@ -915,6 +981,7 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 	s->apps = apps;
 	s->n_apps = c->n_apps;
 	s->config = c;
+	uncrowd(s); /* max_in_flight may be another */
 	if (c->credit == CREDIT_NONE)
 		credit_forget(&s->credit);
 	for (size_t i = 0; i < s->n_apps; i++) {
@@ -994,7 +1061,9 @@ int scheduler_init(struct scheduler *s, struct transport *t, const struct schedu
 	*s = (struct scheduler){ .transport = t, .ops = ops, .arg = arg };
 	wheel_init(&s->wheel, now);
 	list_init(&s->runnable);
+	list_init(&s->crowded);
 	list_init(&s->retired);
+	users_init(&s->users);
 	s->rooms.seed = (uint64_t)random_bits(s) << 32 | random_bits(s);
 	return signer_init(&s->signer);
 }
@@ -1020,6 +1089,7 @@ void scheduler_deinit(struct scheduler *s)
 		end_app(s, list_first(&s->retired, struct app, link));
 	free(s->apps);
 	assert(s->bytes == 0);
+	users_deinit(&s->users);
 	heap_deinit(&s->timers);
 	rooms_deinit(&s->rooms);
 	signer_deinit(&s->signer);

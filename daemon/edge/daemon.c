@@ -120,6 +120,9 @@ static const struct {
 	[EVENT_RESUMED] = { LOG_LEVEL_INFO, "no longer halted" },
 	[EVENT_UPSTREAM_DOWN] = { LOG_LEVEL_ERROR, "the API cannot be reached" },
 	[EVENT_UPSTREAM_UP] = { LOG_LEVEL_INFO, "the API can be reached again" },
+	[EVENT_OVER_SHARE] = { LOG_LEVEL_WARNING, "the queue's memory is full, and messages of the "
+						  "user with most of it "
+						  "make way for those of others; uid:" },
 };
 
 static void on_event(void *arg, const struct scheduler_event *e)
@@ -304,14 +307,15 @@ static void limit_clients(struct daemon *d, const struct config *c)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
-	most = limit.rlim_cur > kept ? limit.rlim_cur - kept : 1;
+	most = limit.rlim_cur > kept + 1 ? limit.rlim_cur - kept : 2;
 	intake_limit(d->intake, most);
-	if (most < c->max_clients)
-		log_warning("%zu writers at most, not max_clients (%" PRIu64 "): %llu descriptors "
-			    "are allowed, and max_in_flight needs %" PRIu64
-			    " (LimitNOFILE=, ulimit -n)",
-			    most, c->max_clients, (unsigned long long)limit.rlim_cur,
-			    c->max_in_flight);
+	/* One user may have max_clients, all together twice as many. */
+	if (most < 2 * c->max_clients)
+		log_warning(
+			"%zu writers at most, half of them of one user, not max_clients (%" PRIu64
+			"): %llu descriptors are allowed, and max_in_flight needs %" PRIu64
+			" (LimitNOFILE=, ulimit -n)",
+			most, c->max_clients, (unsigned long long)limit.rlim_cur, c->max_in_flight);
 }
 
 /* Puts a configuration in force, or leaves everything as it is. */

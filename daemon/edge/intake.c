@@ -5,6 +5,9 @@
  * one write at the end of the loop's turn; a writer that does not read them is never
  * waited for.
  *
+ * Connections and replies that nobody fetches are charged to the writer's user, who may
+ * have half of what the others leave: one user's flood keeps no other user out.
+ *
  * A writer's object lives as long as its connection is open or one of its requests that
  * asked for a reply is under way: requests point to it. Requests without an id owe nobody
  * anything and point to nobody.
@@ -24,6 +27,7 @@
 #include "core/line.h"
 #include "core/list.h"
 #include "core/request.h"
+#include "core/user.h"
 #include "edge/clock.h"
 #include "edge/log.h"
 
@@ -34,6 +38,9 @@
 #define ACCEPT_MOST  64                  /* writers taken in one turn */
 #define ACCEPT_PAUSE 100                 /* ms, when there is no descriptor for another writer */
 
+/* Bytes of replies that may wait for all writers together, at the least. */
+#define REPLIES_MOST (UINT64_C(64) * 1024 * 1024)
+
 struct client {
 	struct intake *intake;
 	struct list link;
@@ -42,11 +49,13 @@ struct client {
 	int fd; /* -1: closed */
 	int events;
 	struct peer peer;
+	struct user *user; /* while it is open */
 	struct line_reader reader;
 	size_t appetite; /* bytes to read in one turn */
 	struct buffer replies;
-	size_t owed; /* requests under way that asked for a reply */
-	bool ended;  /* it has sent all that it will */
+	size_t charged; /* bytes of them, to its user */
+	size_t owed;    /* requests under way that asked for a reply */
+	bool ended;     /* it has sent all that it will */
 	bool handle_closed;
 };
 
@@ -59,7 +68,8 @@ struct intake {
 	uv_timer_t pause; /* until accepting is tried again */
 	struct list clients;
 	struct list unsent;
-	size_t leftover; /* closed clients whose object still lives */
+	size_t leftover;    /* closed clients whose object still lives */
+	size_t reply_bytes; /* of all clients' replies */
 	struct intake_counts counts;
 	size_t most;     /* writers there are descriptors for */
 	uint64_t now;    /* as of the event being handled */
@@ -67,7 +77,6 @@ struct intake {
 	void (*long_turn)(void *arg);
 	void *long_turn_arg;
 	struct log_limit no_descriptor;
-	struct log_limit unknown[2]; /* AppIDs: not configured, not for the writer */
 	unsigned open_handles;
 	bool stopped;
 	bool closing;
@@ -80,6 +89,16 @@ static void intake_free_if_done(struct intake *in)
 {
 	if (in->closing && in->open_handles == 0 && in->leftover == 0)
 		free(in);
+}
+
+/* Brings the user's account in line with what waits for the client. */
+static void client_charge(struct client *c)
+{
+	size_t n = c->fd < 0 ? 0 : c->replies.len;
+
+	c->user->reply_bytes += n - c->charged;
+	c->intake->reply_bytes += n - c->charged;
+	c->charged = n;
 }
 
 /* Frees a closed client when nothing points to it any more. */
@@ -114,6 +133,9 @@ static void client_close(struct client *c)
 	uv_close((uv_handle_t *)&c->poll, on_client_closed);
 	close(c->fd);
 	c->fd = -1;
+	client_charge(c);
+	c->user->connections--;
+	users_put(&in->scheduler->users, c->user);
 	line_deinit(&c->reader);
 	buffer_deinit(&c->replies);
 	list_unlink(&c->link);
@@ -160,7 +182,26 @@ static void client_flush(struct client *c)
 		buffer_deinit(&c->replies); /* an idle writer holds nothing */
 	else if (n > 0)
 		buffer_consume(&c->replies, (size_t)n);
+	client_charge(c);
 	client_settle(c);
+}
+
+/* The operator hears of each user and kind of trouble once, and again after a reload. */
+static void tell_of(struct user *u, enum user_breach breach, const char *what)
+{
+	if (user_tell(u, breach))
+		log_warning("uid=%u %s", u->uid, what);
+}
+
+/* Whether the replies for the client's user are more than its share, the last one
+ * included. */
+static bool exceeds_share(const struct client *c)
+{
+	const struct intake *in = c->intake;
+	uint64_t most = max_u64(REPLIES_MOST, 2 * in->config->max_reply_backlog);
+	size_t more = c->replies.len - c->charged;
+
+	return c->user->reply_bytes + more > share_of(most, in->reply_bytes, c->user->reply_bytes);
 }
 
 /* Makes sure that a reply just appended is sent, or takes it back: @before is how long
@@ -168,13 +209,17 @@ static void client_flush(struct client *c)
 static void client_replied(struct client *c, size_t before)
 {
 	struct intake *in = c->intake;
+	bool crowded = exceeds_share(c);
 
-	if (c->replies.failed || c->replies.len > in->config->max_reply_backlog) {
+	if (crowded)
+		tell_of(c->user, USER_REPLIES, "leaves its replies unread; more are discarded");
+	if (crowded || c->replies.failed || c->replies.len > in->config->max_reply_backlog) {
 		in->counts.replies_discarded++;
 		c->replies.failed = false;
 		c->replies.len = before;
 		return;
 	}
+	client_charge(c);
 	if (!list_is_linked(&c->unsent) && !(c->events & UV_WRITABLE))
 		list_push_back(&in->unsent, &c->unsent);
 }
@@ -206,21 +251,17 @@ static void client_refused(struct client *c, const struct refusal *why, uint64_t
 	client_replied(c, before);
 }
 
-static void log_refusal(struct intake *in, const struct client *c, const struct refusal *why,
-			uint64_t now)
+static void log_refusal(const struct client *c, const struct refusal *why)
 {
-	uint64_t before;
-
 	log_debug("peer=%d uid=%u outcome=rejected reason=%s", (int)c->peer.pid, c->peer.uid,
 		  fate_reason_name(why->fate));
 	if (why->fate != FATE_UNKNOWN_APP ||
-	    !log_permit(&in->unknown[why->not_admitted], &before, now))
+	    !user_tell(c->user, why->not_admitted ? USER_NOT_ADMITTED : USER_UNKNOWN_APP))
 		return;
-	log_warning("app=%u uid=%u gid=%u pid=%d: %s%s", why->app_id, c->peer.uid, c->peer.gid,
+	log_warning("app=%u uid=%u gid=%u pid=%d: %s", why->app_id, c->peer.uid, c->peer.gid,
 		    (int)c->peer.pid,
-		    why->not_admitted ? "this AppID is not for this writer"
-				      : "no such AppID is configured",
-		    log_repeats(before).text);
+		    why->not_admitted ? "this AppID is not for this user"
+				      : "no such AppID is configured");
 }
 
 static void on_line(void *arg, char *line, size_t n, uint64_t number)
@@ -239,10 +280,11 @@ static void on_line(void *arg, char *line, size_t n, uint64_t number)
 			r->writer = c;
 			c->owed++;
 		}
+		r->user = user_ref(c->user);
 		scheduler_submit(in->scheduler, r, in->now);
 		return;
 	}
-	log_refusal(in, c, &why, in->now);
+	log_refusal(c, &why);
 	client_refused(c, &why, number);
 }
 
@@ -348,7 +390,8 @@ static void read_peer(struct peer *p, int fd)
 	p->n_groups = groups_size / sizeof(*groups);
 }
 
-static int client_new(struct intake *in, int fd)
+/* @user is a reference that the client keeps, if there is one. */
+static int client_new(struct intake *in, int fd, struct user *user)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
@@ -364,6 +407,8 @@ static int client_new(struct intake *in, int fd)
 	c->appetite = READ_MOST;
 	list_init(&c->unsent);
 	read_peer(&c->peer, fd);
+	c->user = user;
+	user->connections++;
 	list_push_back(&in->clients, &c->link);
 	in->open_handles++;
 	in->counts.clients++;
@@ -371,19 +416,26 @@ static int client_new(struct intake *in, int fd)
 	return 0;
 }
 
-static size_t most_clients(const struct intake *in)
+/* Whether the user may have another connection. Alone it may have max_clients, and the next
+ * finds half as many again. */
+static bool has_place_for(const struct intake *in, const struct user *u)
 {
-	return (size_t)min_u64(in->most, in->config->max_clients);
+	uint64_t most = min_u64(in->most, 2 * in->config->max_clients);
+
+	return u->connections < share_of(most, in->counts.clients, u->connections);
 }
 
-static void turn_away(struct intake *in, int fd)
+static void turn_away(struct intake *in, int fd, struct user *user)
 {
 	struct refusal why = { .fate = FATE_TOO_MANY_CLIENTS };
 	struct buffer reply = { 0 };
 
 	scheduler_refuse(in->scheduler, why.fate);
-	snprintf(why.error, sizeof(why.error), "%zu writers are connected (max_clients)",
-		 in->counts.clients);
+	snprintf(why.error, sizeof(why.error),
+		 "%zu writers are connected, %zu of them this user's (max_clients)",
+		 in->counts.clients, user->connections);
+	tell_of(user, USER_CONNECTIONS,
+		"has its share of connections (max_clients); more are refused");
 	reply_refusal(&reply, &why, 0);
 	if (!reply.failed)
 		(void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -428,6 +480,26 @@ static bool is_passing(int error)
 	return error == EINTR || error == ECONNABORTED || error == EPROTO || error == EPERM;
 }
 
+static void greet(struct intake *in, int fd)
+{
+	struct ucred cred = { .uid = (uid_t)-1 };
+	socklen_t size = sizeof(cred);
+	struct user *user;
+
+	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size);
+	user = users_get(&in->scheduler->users, cred.uid);
+	if (user && has_place_for(in, user) && client_new(in, fd, user) == 0)
+		return;
+	if (user && !has_place_for(in, user)) {
+		turn_away(in, fd, user);
+	} else {
+		close(fd);
+		log_not_taken(in, ENOMEM);
+	}
+	if (user)
+		users_put(&in->scheduler->users, user);
+}
+
 static void on_connection(uv_poll_t *poll, int status, int events)
 {
 	struct intake *in = poll->data;
@@ -443,12 +515,7 @@ static void on_connection(uv_poll_t *poll, int status, int events)
 			pause_accepting(in, errno);
 			return;
 		}
-		if (in->counts.clients >= most_clients(in)) {
-			turn_away(in, fd);
-		} else if (client_new(in, fd) < 0) {
-			close(fd);
-			log_not_taken(in, ENOMEM);
-		}
+		greet(in, fd);
 	}
 }
 
@@ -492,6 +559,7 @@ void intake_on_long_turn(struct intake *in, void (*fn)(void *arg), void *arg)
 void intake_configure(struct intake *in, const struct config *c)
 {
 	in->config = c;
+	users_forget_told(&in->scheduler->users);
 }
 
 void intake_limit(struct intake *in, size_t most)

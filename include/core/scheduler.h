@@ -18,6 +18,7 @@
 #include "core/room.h"
 #include "core/sign.h"
 #include "core/upstream.h"
+#include "core/user.h"
 #include "core/wheel.h"
 
 /* What carries requests to the API: edge/transfer.c, or a simulator. */
@@ -40,6 +41,8 @@ enum scheduler_event_type {
 	EVENT_RESUMED,       /* the AppID is no longer halted */
 	EVENT_UPSTREAM_DOWN, /* the last attempt ended as @verdict */
 	EVENT_UPSTREAM_UP,
+	EVENT_OVER_SHARE, /* messages of user @value make way for those of others */
+	_EVENT_N
 };
 
 struct scheduler_event {
@@ -69,11 +72,13 @@ struct scheduler {
 	size_t n_apps;
 	struct list retired; /* removed AppIDs with something under way or tokens not yet home */
 	struct rooms rooms;
+	struct users users;
 
 	struct wheel wheel;   /* age limits and retries of messages */
 	struct heap timers;   /* of AppIDs and rooms */
 	size_t n_timed;       /* how many AppIDs and rooms there are */
 	struct list runnable; /* AppIDs that may be able to start something */
+	struct list crowded;  /* those that have their share of max_in_flight */
 
 	struct signer signer;
 	struct credit_estimate credit;
@@ -103,8 +108,9 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 /* Tells the wall clock, for the signatures' Timestamp. */
 void scheduler_set_wall(struct scheduler *s, int64_t unix_ns, uint64_t now);
 
-/* Takes a parsed request, whose @app is one of the configuration in force. It is the
- * scheduler's from here on and its fate may be told before this returns. Returns 0. */
+/* Takes a parsed request, whose @app is one of the configuration in force and whose @user
+ * is a reference from users_get(). It is the scheduler's from here on and its fate may be
+ * told before this returns. Returns 0. */
 int scheduler_submit(struct scheduler *s, struct request *r, uint64_t now);
 
 /* Counts a line that was refused before it became a request. */

@@ -155,6 +155,18 @@ static bool has_one_at(const struct lane *lane, uint64_t at)
 	return false;
 }
 
+/* How many of an AppID may be in flight: half of what the others leave, one in any case. */
+static size_t in_flight_most(const struct host *h, const struct app *app)
+{
+	const struct scheduler *s = &h->scheduler;
+	size_t others = s->in_flight - app->n[REQUEST_IN_FLIGHT];
+	size_t most = s->config->max_in_flight > others ? s->config->max_in_flight - others : 0;
+
+	if (s->n_apps == 1)
+		return most;
+	return most / 2 > 1 ? most / 2 : 1;
+}
+
 /* When the AppID could start something. */
 static uint64_t app_start_at(const struct host *h, struct app *app)
 {
@@ -164,7 +176,8 @@ static uint64_t app_start_at(const struct host *h, struct app *app)
 	uint64_t least = NEVER;
 	uint64_t at;
 
-	if (app->paused || app->n[REQUEST_QUEUED] == 0)
+	if (app->paused || app->n[REQUEST_QUEUED] == 0 ||
+	    app->n[REQUEST_IN_FLIGHT] >= in_flight_most(h, app))
 		return NEVER;
 	at = max_u64(app->held_until, app->limit.held_until);
 	at = max_u64(at, purse_ready_at(&h->purses[app->app_id], rate, least_credit(h)));
@@ -303,6 +316,9 @@ void promise_check_start(struct host *h, const struct request *r)
 		sim_fail(sim, "AppID %u has to wait and does not", app->app_id);
 	if (sim->now < h->purses[app->app_id].held_until)
 		sim_fail(sim, "AppID %u was told to wait and does not", app->app_id);
+	if (app->n[REQUEST_IN_FLIGHT] > in_flight_most(h, app))
+		sim_fail(sim, "AppID %u has %zu in flight, its share are %zu", app->app_id,
+			 app->n[REQUEST_IN_FLIGHT], in_flight_most(h, app));
 	if (most > 0 && r->room->in_flight + r->room->waiting > most)
 		sim_fail(sim, "%zu of a room are under way, %" PRIu64 " may be",
 			 r->room->in_flight + r->room->waiting, most);
@@ -348,12 +364,64 @@ static void check_victim(struct host *h, const struct request *r)
 	}
 }
 
+/* Whether a user's messages should make way for what comes in: it has more than the other
+ * would have, and something that may. */
+static bool is_over_share(const struct host *h, const struct user *u, size_t bytes,
+			  enum message_class class)
+{
+	bool has_any = !list_is_empty(&u->queued[CLASS_CHAT]) ||
+		       (class == CLASS_SYSTEM && !list_is_empty(&u->queued[CLASS_SYSTEM]));
+
+	return u != h->incoming_user && has_any &&
+	       bytes > h->incoming_user->queued_bytes + h->incoming_size;
+}
+
+/* @r, which has left its queue already, was pushed out for want of memory. */
+static bool is_users_victim(const struct host *h, const struct request *r)
+{
+	size_t before = h->scheduler.bytes + request_size(r);
+
+	return r->user != h->incoming_user && before + h->incoming_size > h->config->queue_bytes &&
+	       r->user->queued_bytes + request_size(r) >
+		       h->incoming_user->queued_bytes + h->incoming_size;
+}
+
+static void check_users_victim(struct host *h, const struct request *r, enum message_class class)
+{
+	if (r->class == CLASS_SYSTEM &&
+	    (class != CLASS_SYSTEM || !list_is_empty(&r->user->queued[CLASS_CHAT])))
+		sim_fail(h->sim, "a user's system message made way for or before chat");
+	for (size_t i = 0; i < SIM_GROUPS; i++) {
+		if (h->users[i]->queued_bytes > r->user->queued_bytes + request_size(r))
+			sim_fail(h->sim, "not the user with most made way");
+	}
+}
+
+static void check_no_user_over_share(struct host *h, enum message_class class)
+{
+	const struct user *heaviest = h->users[0];
+
+	for (size_t i = 1; i < SIM_GROUPS; i++) {
+		if (h->users[i]->queued_bytes > heaviest->queued_bytes)
+			heaviest = h->users[i];
+	}
+	if (h->scheduler.bytes + h->incoming_size > h->config->queue_bytes &&
+	    is_over_share(h, heaviest, heaviest->queued_bytes, class))
+		sim_fail(h->sim, "a user over its share should have made way");
+}
+
 void promise_check_overflow(struct host *h, const struct request *r, enum message_class class)
 {
 	const struct app *app = r->room ? r->room->app : NULL;
 	const struct message *m = r->writer;
 	enum overflow policy;
 
+	if (r->room && is_users_victim(h, r)) {
+		check_users_victim(h, r, class);
+		return;
+	}
+	if (!r->room)
+		check_no_user_over_share(h, class);
 	if (!app)
 		app = scheduler_app(&h->scheduler, m->app_id);
 	policy = (enum overflow)app->config->queue.overflow;

@@ -172,6 +172,7 @@ static void add_writer(struct sim *sim, struct host *h)
 		w.system = sim_chance(sim) / 4;
 	if (sim_chance(sim) < 0.3)
 		w.ttl_ms = 1 + below(sim, 8000);
+	w.group = (int)below(sim, SIM_GROUPS);
 	if (sim_chance(sim) < 0.5)
 		w.for_ns = SEC + sim_below(sim, 20 * SEC);
 	sim_write(sim, &w);

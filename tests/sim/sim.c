@@ -746,10 +746,13 @@ static void submit(struct host *h, uint32_t app_id, uint32_t room, enum message_
 	m->deadline = sim->now + (ttl_ms ? ttl_ms * MS : r->app->queue.max_age);
 	m->size = request_size(r);
 	r->writer = m;
+	r->user = user_ref(h->users[group]);
 	h->accepted++;
 	h->offered[group]++;
 	h->bytes += m->size;
 	h->incoming = m->class;
+	h->incoming_size = m->size;
+	h->incoming_user = r->user;
 	app = scheduler_app(&h->scheduler, app_id);
 	queued = app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING];
 	bytes = h->scheduler.bytes;
@@ -912,6 +915,10 @@ struct host *sim_host(struct sim *sim, const struct sim_config *c)
 	if (scheduler_init(&h->scheduler, &h->transport, &ops, h, sim->now) != 0 ||
 	    scheduler_configure(&h->scheduler, h->config, sim->now) != 0)
 		abort();
+	for (uint32_t i = 0; i < SIM_GROUPS; i++) {
+		h->users[i] = users_get(&h->scheduler.users, i);
+		assert(h->users[i]);
+	}
 	expect_rates(h);
 	sim->hosts[sim->n_hosts++] = h;
 	sim_turn(h);
@@ -1109,6 +1116,8 @@ void sim_settle(struct sim *sim)
 static void host_free(struct host *h)
 {
 	scheduler_abort(&h->scheduler, h->sim->now);
+	for (size_t i = 0; i < SIM_GROUPS; i++)
+		users_put(&h->scheduler.users, h->users[i]);
 	scheduler_deinit(&h->scheduler);
 	config_free(h->config);
 	for (size_t i = 0; i < SIM_APPS; i++)

@@ -152,7 +152,7 @@ struct host {
 	size_t bytes;     /* charged by what we submitted and saw end */
 	uint64_t accepted;
 	uint64_t fates[_FATE_N];
-	uint64_t events[EVENT_UPSTREAM_UP + 1];
+	uint64_t events[_EVENT_N];
 	struct account seen[SIM_APPS]; /* what arrived from this host, by AppID */
 	struct account **seen_rooms;   /* likewise, by AppID and room */
 	size_t n_seen_rooms;
@@ -160,12 +160,15 @@ struct host {
 	uint64_t least_credit[2]; /* of the last seconds; promise.c's own */
 	uint64_t credit_since;
 	uint64_t turns;
-	uint64_t most_timeout;  /* of any configuration so far */
-	uint64_t most_retries;  /* that any configuration so far allows */
-	bool ever_ambiguous;    /* one allowed to retry where it is unknown what happened */
-	uint8_t incoming;       /* the class of what is being submitted */
-	uint64_t *numbers;      /* last submitted, by AppID, room and class */
-	uint64_t *last_started; /* first starts likewise */
+	uint64_t most_timeout; /* of any configuration so far */
+	uint64_t most_retries; /* that any configuration so far allows */
+	bool ever_ambiguous;   /* one allowed to retry where it is unknown what happened */
+	uint8_t incoming;      /* the class of what is being submitted, its size and its user */
+	size_t incoming_size;
+	struct user *incoming_user;
+	struct user *users[SIM_GROUPS];          /* each group writes as a user of its own */
+	uint64_t *numbers;                       /* last submitted, by AppID, room and class */
+	uint64_t *last_started;                  /* first starts likewise */
 	uint64_t wait_ms[SIM_GROUPS][WAIT_MOST]; /* histogram of the waits of what was sent */
 	uint64_t sent[SIM_GROUPS];
 	uint64_t offered[SIM_GROUPS];
@@ -182,7 +185,7 @@ struct writer {
 	double system;   /* part that are system messages */
 	uint32_t ttl_ms; /* 0: max_age */
 	uint64_t for_ns; /* how long it goes on; 0: until sim_settle() */
-	int group;       /* whose waits are counted together */
+	int group;       /* whose waits are counted together; a user of its own */
 	uint64_t until;  /* set by sim_write() */
 };
 

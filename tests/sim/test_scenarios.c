@@ -753,6 +753,58 @@ static void test_appids_take_turns_when_connections_are_few(void **state)
 	end(sim);
 }
 
+/* AppID 1's requests arrive nowhere. */
+static void swallow_the_firsts(struct sim *sim, struct flight *f)
+{
+	f->result = f->app_id == 1 ? TRANSPORT_TIMEOUT : TRANSPORT_ANSWERED;
+}
+
+static void test_an_appid_without_answers_leaves_connections_to_the_others(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(sim, &(struct sim_config){
+					       .n_apps = 2,
+					       .upstream = "max_in_flight = 8; timeout = 5s",
+				       });
+
+	sim->server.answer = swallow_the_firsts;
+	for (uint32_t id = 1; id <= 2; id++)
+		sim_write(sim,
+			  &(struct writer){ .host = h, .app_id = id, .rooms = 20, .rate = 200 });
+	sim_run(sim, 60 * SEC);
+	/* Half of the connections hang, and half of what is left is two: 48 a second over
+	 * 41 ms. */
+	assert_in_range(h->seen[2].arrivals, 60 * 45, 60 * 49);
+	end(sim);
+}
+
+/* Both write into one room of an AppID each. */
+static void test_one_user_s_flood_makes_way_for_another_user(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(
+		sim, &(struct sim_config){
+			     .n_apps = 2,
+			     .queue = "queue_bytes = 64KiB; queue_max = 100000; max_age = 60s",
+			     .app = "rate = 1" });
+	size_t least = 0;
+
+	sim->content = 1000;
+	for (unsigned i = 0; i < 500; i++)
+		sim_submit(h, 1, i % 7, CLASS_CHAT, 0, 0);
+	for (unsigned i = 0; i < 500; i++)
+		sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
+	assert_in_range(h->users[0]->queued_bytes, 30000, 33000);
+	assert_in_range(h->users[1]->queued_bytes, 30000, 33000);
+	assert_int_equal(h->events[EVENT_OVER_SHARE], 1);
+	/* Neither can the one take the other's half back. */
+	least = h->users[1]->queued_bytes;
+	for (unsigned i = 0; i < 500; i++)
+		sim_submit(h, 1, i % 7, CLASS_CHAT, 0, 0);
+	assert_in_range(h->users[1]->queued_bytes, least - 1200, least);
+	end(sim);
+}
+
 static void test_a_seed_is_the_same_run_every_time(void **state)
 {
 	for (uint64_t seed = 1; seed <= 30; seed++) {
@@ -806,6 +858,8 @@ int main(void)
 		cmocka_unit_test(test_a_hundred_thousand_rooms_are_as_good_as_one),
 		cmocka_unit_test(test_a_thousand_appids_have_a_budget_each),
 		cmocka_unit_test(test_appids_take_turns_when_connections_are_few),
+		cmocka_unit_test(test_an_appid_without_answers_leaves_connections_to_the_others),
+		cmocka_unit_test(test_one_user_s_flood_makes_way_for_another_user),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
