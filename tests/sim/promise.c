@@ -420,6 +420,8 @@ void promise_check_overflow(struct host *h, const struct request *r, enum messag
 		check_users_victim(h, r, class);
 		return;
 	}
+	if (app && app->app_id != h->incoming_app)
+		sim_fail(h->sim, "another AppID's message made way without need");
 	if (!r->room)
 		check_no_user_over_share(h, class);
 	if (!app)

@@ -753,6 +753,7 @@ static void submit(struct host *h, uint32_t app_id, uint32_t room, enum message_
 	h->incoming = m->class;
 	h->incoming_size = m->size;
 	h->incoming_user = r->user;
+	h->incoming_app = app_id;
 	app = scheduler_app(&h->scheduler, app_id);
 	queued = app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING];
 	bytes = h->scheduler.bytes;

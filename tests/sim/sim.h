@@ -166,6 +166,7 @@ struct host {
 	uint8_t incoming;      /* the class of what is being submitted, its size and its user */
 	size_t incoming_size;
 	struct user *incoming_user;
+	uint32_t incoming_app;
 	struct user *users[SIM_GROUPS];          /* each group writes as a user of its own */
 	uint64_t *numbers;                       /* last submitted, by AppID, room and class */
 	uint64_t *last_started;                  /* first starts likewise */
