@@ -2,6 +2,8 @@
 """Fixtures of the end-to-end tests; see support.py for how they are used."""
 
 import contextlib
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,13 @@ def standing_host():
 def standing_daemon(standing_host):
     """A daemon shared by a module's tests: whoever uses it must leave it as it was."""
     return standing_host.daemon(standing_host.zego(), app={"room_rate": 0})
+
+
+@pytest.fixture(scope="session")
+def odd_socket(tmp_path_factory):
+    """What makes a daemon load odd_socket.c: environment variables."""
+    path = tmp_path_factory.mktemp("shim") / "odd_socket.so"
+    source = Path(__file__).with_name("odd_socket.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
+    asan = "detect_leaks=1:halt_on_error=1:verify_asan_link_order=0"
+    return {"LD_PRELOAD": str(path), "ASAN_OPTIONS": asan}

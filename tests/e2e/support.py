@@ -23,9 +23,10 @@ A test asks for fixtures (conftest.py) and says what it needs beyond the usual:
 startup_hold is 0 unless given. The log is read from the daemon's standard error, so leave log_level at info or debug.
 The sandbox speaks plain HTTP unless asked for http=False, and then the daemon trusts its certificate.
 
-When the test is over, each daemon is told to stop and must exit with status 0, free of sanitizers' findings, with a
-ledger that adds up, and without a secret in anything it has put out; and each sandbox must not have been called too
-often or in a wrong way, unless the test sets zego.expects_faults. No program outlives its test.
+When the test is over, each daemon is looked into as far as other users may, told to stop, and must exit with status 0,
+free of sanitizers' findings, with a ledger that adds up, and without a secret in anything it has put out or left; and
+each sandbox must not have been called too often or in a wrong way, unless the test sets zego.expects_faults. No program
+outlives its test.
 """
 
 import contextlib
@@ -53,6 +54,9 @@ BARRAGED = Path(os.environ.get("BARRAGED", ROOT / "build/daemon/barraged")).abso
 
 APP = 1234567890
 OTHER_APP = 1234567891
+
+# Users without any right, for tests that run as root.
+NOBODY, SOMEBODY = 65534, 4711
 
 # Where nobody listens, for daemons that have nothing to send.
 NOWHERE = "http://127.0.0.1:1/"
@@ -112,6 +116,50 @@ def die_with_the_tests():
     """Called in a child before it runs a program: the kernel kills it when the tests end, however they end."""
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def as_user(uid, look):
+    """What look() gives as bytes, done by another user in a process of its own, with no rights but that user's."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            with open(writer, "wb") as pipe:
+                pipe.write(look())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        seen = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0, "the look as another user has failed"
+    return seen
+
+
+# What /proc has of a process that could hold or lead to its secrets.
+CLOSED_IN_PROC = ("auxv", "environ", "fd", "io", "map_files", "maps", "mem", "smaps", "syscall")
+
+
+def look_into_proc(pid):
+    """All that this user may read of a process in /proc, and "open: NAME" for what should be closed and is not."""
+    seen = []
+    for entry in Path(f"/proc/{pid}").iterdir():
+        with contextlib.suppress(PermissionError, ProcessLookupError, FileNotFoundError, IsADirectoryError, OSError):
+            if entry.name in ("fd", "map_files"):
+                list(entry.iterdir())
+            elif entry.is_dir():
+                continue
+            else:
+                with open(entry, "rb", buffering=0) as file:
+                    # Of these two, opening is what the kernel decides about.
+                    if entry.name not in ("mem", "pagemap"):
+                        seen.append(file.read(1 << 20) or b"")
+            if entry.name in CLOSED_IN_PROC:
+                seen.append(f"\nopen: {entry.name}\n".encode())
+    return b"".join(seen)
 
 
 class Arrival(NamedTuple):
@@ -344,11 +392,47 @@ class Daemon:
                 return int(line.split()[1]) * 1024
         raise ValueError("no VmRSS")
 
+    def cpu_seconds(self):
+        """Processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """While it stands still."""
+
+        def stands_still():
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+        self.signal(signal.SIGSTOP)
+        eventually(stands_still, "the daemon to stop")
+        yield
+        self.signal(signal.SIGCONT)
+
+    def summary(self):
+        """Stop it; gives the counts of its last log line, "lines" and each fate that there was."""
+        assert self.stop() == 0
+        (line,) = [line for line in self.log.splitlines() if "stopped: " in line]
+        return {name: int(n) for name, n in (count.split("=") for count in line.split("stopped: ")[1].split())}
+
+    def check_what_others_see(self):
+        """Other users must find no secret in /proc, nor anything that leads to one."""
+        if os.getuid() == 0:
+            seen = as_user(NOBODY, lambda: look_into_proc(self.pid))
+        elif not is_sanitized():  # which hides itself even from its own user
+            seen = look_into_proc(self.pid)
+        else:
+            return
+        self.host.check_secrecy(seen)
+        assert b"open: " not in seen, seen
+
     def finish(self):
         """End it, if the test has not, and hold it against what every daemon must hold to."""
         status = 0
         try:
             if self.is_running():
+                if "listens on" in self.log:
+                    self.check_what_others_see()
                 status = self.stop()
             elif self.process and not self.has_been_awaited:
                 status = self.wait()
@@ -358,6 +442,7 @@ class Daemon:
         assert status == 0
         assert not [alarm for alarm in ALARMS if alarm in self.log]
         self.host.check_secrecy(self.log.encode(), *(writer.heard for writer in self.writers))
+        self.host.check_secrecy(*(file.read_bytes() for file in self.host.directory.glob(f"{self.name}.*.lock")))
         self.host.run("--config", self.config, "--dump-config")
 
     def kill(self):
