@@ -404,7 +404,7 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void on_watchdog(uv_timer_t *timer)
 {
-	notify("WATCHDOG=1");
+	notify_alive();
 }
 
 /* Starting. */

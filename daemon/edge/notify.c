@@ -7,10 +7,14 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 void notify(const char *format, ...)
 {
@@ -21,6 +25,31 @@ void notify(const char *format, ...)
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	(void)sd_notify(0, text);
+}
+
+/* sd_notify() waits while systemd's queue is full, which it can be for seconds when systemd
+ * is busy with itself. What systemd must learn is worth the wait; a sign of life is not,
+ * since the next one follows soon. */
+void notify_alive(void)
+{
+	static const char note[] = "WATCHDOG=1";
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *name = getenv("NOTIFY_SOCKET");
+	size_t n = name ? strlen(name) : 0;
+	int fd;
+
+	if (n == 0 || n > sizeof(address.sun_path))
+		return;
+	memcpy(address.sun_path, name, n);
+	if (name[0] == '@')
+		address.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	(void)sendto(fd, note, strlen(note), MSG_DONTWAIT | MSG_NOSIGNAL,
+		     (const struct sockaddr *)&address,
+		     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
+	close(fd);
 }
 
 uint64_t notify_watchdog_ms(void)
@@ -66,6 +95,10 @@ int notify_passed_socket(const char *name, struct buffer *why)
 #else
 
 void notify(const char *format, ...)
+{
+}
+
+void notify_alive(void)
 {
 }
 

@@ -11,6 +11,9 @@
  * is nobody to tell. */
 void notify(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));
 
+/* "WATCHDOG=1", unless systemd's queue is full. */
+void notify_alive(void);
+
 /* How often the watchdog must be fed, in ms, halved for safety; 0: there is none. */
 uint64_t notify_watchdog_ms(void);
 

@@ -218,6 +218,22 @@ def test_a_wrong_notify_socket_does_not_matter(host, name):
         assert daemon.stop() == 0
 
 
+@needs_systemd
+def test_a_notify_socket_that_nobody_reads_holds_up_nothing(host):
+    name = f"{host.directory}/notify"
+    with listen_for_notes(name) as listener:
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "2000"}
+        daemon = host.daemon(host.zego(), environment=environment)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling, contextlib.suppress(BlockingIOError):
+            filling.setblocking(False)
+            while True:
+                filling.sendto(b"full", name)
+        writer = daemon.connect()
+        for n in range(20):
+            assert writer.ask(message(id=n))["outcome"] == "sent"
+        assert told(listener) == ["READY=1"]
+
+
 # Rights, and what the environment says.
 
 
