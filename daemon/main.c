@@ -137,12 +137,15 @@ static void fill_standard_descriptors(void)
 }
 
 /* Secrets stay out of core dumps and of other processes' reach, from before they are read;
- * and a peer that is gone must not end the process. */
+ * and neither a peer that is gone nor a signal that means nothing here (other daemons
+ * reopen their logs at it) must end the process. */
 static void protect(void)
 {
 	const struct rlimit none = { 0 };
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || (!HAVE_SANITIZER && prctl(PR_SET_DUMPABLE, 0) < 0))
 		perror("core dumps cannot be turned off");
 }

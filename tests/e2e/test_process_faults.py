@@ -144,7 +144,7 @@ def test_each_room_that_is_too_fast_is_not_logged_each_time(host):
 
 # Signals.
 
-HARMLESS = (signal.SIGPIPE, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH)
+HARMLESS = (signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH)
 
 
 @pytest.mark.parametrize(
