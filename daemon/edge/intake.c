@@ -175,13 +175,15 @@ static void client_flush(struct client *c)
 	list_unlink(&c->unsent);
 	n = send(c->fd, c->replies.data, c->replies.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		client_close(c);
-		return;
-	}
-	if (n == (ssize_t)c->replies.len)
+		/* The writer has closed: nobody hears the replies. Lines that it has sent
+		 * before are still there, are read in their turn and count; their end or
+		 * libuv's report of the reset then closes it. */
+		buffer_deinit(&c->replies);
+	} else if (n == (ssize_t)c->replies.len) {
 		buffer_deinit(&c->replies); /* an idle writer holds nothing */
-	else if (n > 0)
+	} else if (n > 0) {
 		buffer_consume(&c->replies, (size_t)n);
+	}
 	client_charge(c);
 	client_settle(c);
 }

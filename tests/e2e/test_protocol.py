@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 
 import pytest
@@ -461,6 +462,19 @@ def test_a_writer_that_leaves_with_a_reply_unread_takes_no_line_with_it(host):
     assert asking.ask(message(id="last"))["outcome"] in ("sent", "dropped")
     daemon.stop()
     assert "stopped: lines=2002 " in daemon.log
+
+
+def test_a_writer_that_leaves_before_it_is_answered_takes_no_line_with_it(host):
+    daemon = host.daemon(host.zego(), daemon={"log_level": "debug"})
+    writer = daemon.connect()
+    writer.ask(b"taken in")
+    daemon.signal(signal.SIGSTOP)
+    writer.send(*[b"x" * 200] * 500)  # more than is read at once, and the first replies find nobody
+    writer.close()
+    daemon.signal(signal.SIGCONT)
+    daemon.wait_for_log("reason=invalid", 501)
+    daemon.stop()
+    assert "stopped: lines=501 rejected/invalid=501" in daemon.log
 
 
 def test_a_writer_that_dies_within_a_line_harms_nobody(standing_daemon, writer):
