@@ -90,6 +90,67 @@ static void test_a_rested_appid_sends_its_burst_at_once(void **state)
 	end(sim);
 }
 
+static void test_a_week_of_rest_is_worth_one_burst(void **state)
+{
+	struct sim *sim = begin(&network_lan);
+	struct host *h = sim_host(
+		sim, &(struct sim_config){ .queue = "queue_max = 5000", .app = "room_rate = 0" });
+
+	submit(h, 1, 1);
+	sim_run(sim, UINT64_C(7) * 24 * 3600 * SEC);
+	submit(h, 2, 1000);
+	sim_run(sim, 2 * MS);
+	assert_in_range(h->seen[1].arrivals, 11, 12); /* the first one, and the burst */
+	sim_run(sim, 5 * SEC);
+	assert_int_equal(h->seen[1].most, 100);
+	end(sim);
+}
+
+static void test_an_appid_that_floods_costs_the_others_nothing(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(sim, &(struct sim_config){ .n_apps = 3 });
+
+	sim_write(sim, &(struct writer){
+			       .host = h, .app_id = 1, .rooms = 30, .rate = 200, .burst = 50 });
+	for (uint32_t id = 2; id <= 3; id++)
+		sim_write(sim,
+			  &(struct writer){
+				  .host = h, .app_id = id, .rooms = 30, .rate = 40, .group = 1 });
+	sim_run(sim, 60 * SEC);
+	assert_true(h->fates[FATE_QUEUE_FULL] > 1000);
+	assert_true(h->sent[1] + 10 >= h->offered[1]); /* the rest is on its way */
+	assert_true(sim_wait(h, 1, 0.99) <= 100);
+	end(sim);
+}
+
+/* Where a clock of milliseconds in 32 bits begins anew, where a double no longer holds
+ * every nanosecond, and where one of nanoseconds in 63 bits would; the numbers that keep
+ * messages in order begin anew in the midst of it. */
+static void test_no_clock_and_no_number_runs_over(void **state)
+{
+	static const uint64_t wraps[] = {
+		(UINT64_C(1) << 31) * MS, (UINT64_C(1) << 32) * MS,  UINT64_C(1) << 53,
+		UINT64_C(1) << 54,        (UINT64_C(1) << 32) * SEC, UINT64_C(1) << 63,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(wraps); i++) {
+		struct sim *sim = begin(&network_wan);
+		struct host *h;
+
+		sim->now = wraps[i] - 10 * SEC;
+		sim->wall = (int64_t)(UINT64_C(1700000000) * SEC - sim->now);
+		h = sim_host(sim, &(struct sim_config){ 0 });
+		h->scheduler.sequence = UINT32_MAX - 1500;
+		sim_write(sim,
+			  &(struct writer){ .host = h, .app_id = 1, .rooms = 30, .rate = 250 });
+		sim_run(sim, 20 * SEC);
+		assert_true(h->scheduler.sequence < UINT32_MAX / 2);
+		assert_true(h->fates[FATE_SENT] >= 1900);
+		end(sim);
+	}
+}
+
 static void test_nothing_is_sent_in_the_first_second_of_a_process(void **state)
 {
 	struct sim *sim = begin(&network_lan);
@@ -204,7 +265,7 @@ static void note_order(struct sim *sim, struct flight *f)
 {
 	const struct message *m = f->request ? f->request->writer : NULL;
 
-	if (m && m->starts == 1 && m->number <= last_arrived)
+	if (m && m->number < last_arrived + (m->starts == 1))
 		sim_fail(sim, "message %" PRIu64 " arrived after %" PRIu64, m->number,
 			 last_arrived);
 	if (m)
@@ -223,6 +284,28 @@ static void test_one_in_flight_keeps_a_room_in_order_at_the_server(void **state)
 	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rate = 15 });
 	sim_run(sim, 120 * SEC);
 	assert_true(h->fates[FATE_SENT] > 200);
+	end(sim);
+}
+
+static void note_order_and_be_busy(struct sim *sim, struct flight *f)
+{
+	note_order(sim, f);
+	if (f->request && f->request->sequence > UINT32_MAX - 20 && f->request->attempts < 3)
+		f->code = 1;
+}
+
+static void test_order_survives_numbers_that_begin_anew(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(sim, &(struct sim_config){ .app = "room_in_flight = 1" });
+
+	last_arrived = 0;
+	sim->server.answer = note_order_and_be_busy;
+	h->scheduler.sequence = UINT32_MAX - 100;
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rate = 15, .ttl_ms = 60000 });
+	sim_run(sim, 30 * SEC);
+	assert_true(h->scheduler.sequence < UINT32_MAX / 2);
+	assert_true(h->fates[FATE_SENT] > 300);
 	end(sim);
 }
 
@@ -823,6 +906,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_backlog_uses_nearly_all_of_n),
 		cmocka_unit_test(test_a_rested_appid_sends_its_burst_at_once),
+		cmocka_unit_test(test_a_week_of_rest_is_worth_one_burst),
+		cmocka_unit_test(test_an_appid_that_floods_costs_the_others_nothing),
+		cmocka_unit_test(test_no_clock_and_no_number_runs_over),
 		cmocka_unit_test(test_nothing_is_sent_in_the_first_second_of_a_process),
 		cmocka_unit_test(test_the_oldest_of_the_fullest_room_makes_way),
 		cmocka_unit_test(test_with_newest_the_incoming_one_is_refused),
@@ -831,6 +917,7 @@ int main(void)
 		cmocka_unit_test(test_a_flooding_room_never_silences_quiet_ones),
 		cmocka_unit_test(test_a_room_has_a_limit_of_its_own),
 		cmocka_unit_test(test_one_in_flight_keeps_a_room_in_order_at_the_server),
+		cmocka_unit_test(test_order_survives_numbers_that_begin_anew),
 		cmocka_unit_test(test_what_is_too_old_is_told_so_within_50_ms),
 		cmocka_unit_test(test_every_class_of_code_is_tried_as_often_as_it_should),
 		cmocka_unit_test(test_a_wrong_secret_halts_and_recovers),
