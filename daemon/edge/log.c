@@ -118,8 +118,7 @@ struct log_quoted log_quote(const char *bytes, size_t n)
 	struct log_quoted q = { .text = "\"\"" };
 	struct buffer b = { 0 };
 
-	/* An escaped byte takes six, so a short text always fits whole. */
-	buffer_put_json(&b, bytes, n, (sizeof(q.text) - 3) / 6);
+	buffer_put_json(&b, bytes, n, LOG_QUOTED_MOST);
 	if (!b.failed)
 		memcpy(q.text, b.data, b.len + 1);
 	buffer_deinit(&b);

@@ -31,10 +31,13 @@ void log_line(enum log_level level, const char *format, ...)
 #define log_info(...)    log_line(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...)   log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
-/* Foreign text as a JSON string of bounded length. Usable as one argument:
+/* Bytes of a foreign text that are shown: enough for why a certificate was refused. */
+#define LOG_QUOTED_MOST 150
+
+/* Foreign text as a JSON string, its first LOG_QUOTED_MOST bytes. Usable as one argument:
  * log_quote(text, n).text */
 struct log_quoted {
-	char text[128];
+	char text[LOG_QUOTED_MOST * 6 + 3]; /* an escaped byte takes six */
 };
 struct log_quoted log_quote(const char *bytes, size_t n);
 

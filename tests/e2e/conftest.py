@@ -49,10 +49,22 @@ def standing_daemon(standing_host):
 
 
 @pytest.fixture(scope="session")
-def odd_socket(tmp_path_factory):
+def shims(tmp_path_factory):
+    """Makes a shared object for LD_PRELOAD of the C file of that name."""
+    directory = tmp_path_factory.mktemp("shims")
+
+    def make(name):
+        path = directory / f"{name}.so"
+        if not path.exists():
+            source = Path(__file__).with_name(f"{name}.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def odd_socket(shims):
     """What makes a daemon load odd_socket.c: environment variables."""
-    path = tmp_path_factory.mktemp("shim") / "odd_socket.so"
-    source = Path(__file__).with_name("odd_socket.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
     asan = "detect_leaks=1:halt_on_error=1:verify_asan_link_order=0"
-    return {"LD_PRELOAD": str(path), "ASAN_OPTIONS": asan}
+    return {"LD_PRELOAD": str(shims("odd_socket")), "ASAN_OPTIONS": asan}

@@ -112,6 +112,14 @@ def outcome(reply):
     return reply.get("reason", reply["outcome"])
 
 
+def preload(*shims, **variables):
+    """What a daemon's environment must hold to run with shared objects in front of the C library."""
+    return variables | {
+        "LD_PRELOAD": ":".join(str(shim) for shim in shims),
+        "ASAN_OPTIONS": SANITIZERS["ASAN_OPTIONS"] + ":verify_asan_link_order=0",
+    }
+
+
 def die_with_the_tests():
     """Called in a child before it runs a program: the kernel kills it when the tests end, however they end."""
     PR_SET_PDEATHSIG = 1

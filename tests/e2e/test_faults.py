@@ -10,7 +10,6 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 from email.utils import formatdate
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandbox import DAMAGES, make_certificates
-from support import APP, EX_CONFIG, Host, eventually, message, outcome
+from support import APP, EX_CONFIG, Host, eventually, message, outcome, preload
 
 GOOD_BODY = b'{"Code":0,"Data":{"MessageId":"1_1_1"},"Message":"success","RequestId":"2237080460466033406"}'
 
@@ -462,27 +461,15 @@ def test_messages_that_wait_for_a_dead_upstream_do_not_outlive_their_age(host):
 # Names.
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    """slow_getaddrinfo.c as a shared object."""
-    path = tmp_path_factory.mktemp("shim") / "slow_getaddrinfo.so"
-    source = Path(__file__).with_name("slow_getaddrinfo.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source, "-ldl"], check=True)
-    return path
-
-
 class Names:
     """The name server that a daemon uses."""
 
-    def __init__(self, host, shim):
+    def __init__(self, host, shims):
         self.script = host.directory / "names"
         self.log = host.write("names.log", "")
-        self.environment = {
-            "LD_PRELOAD": str(shim),
-            "GETADDRINFO_SCRIPT": str(self.script),
-            "GETADDRINFO_LOG": str(self.log),
-            "ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1:verify_asan_link_order=0",
-        }
+        self.environment = preload(
+            shims("slow_getaddrinfo"), GETADDRINFO_SCRIPT=str(self.script), GETADDRINFO_LOG=str(self.log)
+        )
 
     def answer(self, addresses, after_ms=0):
         """From now on look-ups end so; without addresses they fail."""
@@ -495,8 +482,8 @@ class Names:
 
 
 @pytest.fixture
-def names(host, shim):
-    return Names(host, shim)
+def names(host, shims):
+    return Names(host, shims)
 
 
 def test_a_name_that_does_not_exist_is_told_as_dns(host):
