@@ -14,7 +14,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
@@ -24,6 +23,7 @@
 #include "core/scheduler.h"
 #include "edge/clock.h"
 #include "edge/configfile.h"
+#include "edge/entropy.h"
 #include "edge/intake.h"
 #include "edge/listener.h"
 #include "edge/log.h"
@@ -66,6 +66,7 @@ struct daemon {
 	struct intake *intake;
 	enum phase phase;
 	struct log_limit slowed[2]; /* AppIDs, rooms */
+	struct log_limit random;
 };
 
 static const int signal_numbers[] = { SIGHUP, SIGTERM, SIGINT };
@@ -88,7 +89,14 @@ static void on_fate(void *arg, struct request *r, const struct fate_report *f)
 
 static int on_random(void *arg, void *out, size_t n)
 {
-	return getrandom(out, n, 0) == (ssize_t)n ? 0 : -EIO;
+	struct daemon *d = arg;
+	uint64_t before;
+	int r = entropy_draw(out, n);
+
+	if (r < 0 && log_permit(&d->random, &before, clock_now()))
+		log_error("the kernel gives no random bytes, and without them nothing is signed%s",
+			  log_repeats(before).text);
+	return r;
 }
 
 static void log_verdict(struct buffer *out, const struct verdict *v)

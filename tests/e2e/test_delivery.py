@@ -12,10 +12,15 @@ import subprocess
 import pytest
 
 from sandbox import make_certificates
-from support import APP, OTHER_APP, die_with_the_tests, eventually, message, outcome
+from support import APP, OTHER_APP, die_with_the_tests, eventually, is_sanitized, message, outcome, preload
 
 # Long enough to hand a daemon all that a test is about before it sends anything.
 HOLD = {"startup_hold": "1s"}
+
+# And enough not to send anything.
+LONG_HOLD = {"startup_hold": "60s", "drain_timeout": 0}
+
+MIB = 1 << 20
 
 
 def outcomes(replies):
@@ -595,3 +600,61 @@ def test_one_room_is_sent_no_more_than_room_rate_in_any_second_and_holds_up_no_o
     times = [arrival.ns for arrival in arrivals(zego, "slow")]
     assert min(later - earlier for earlier, later in zip(times, times[5:])) >= 1e9
     assert max(arrival.ns for arrival in arrivals(zego, "other")) < times[-1]
+
+
+# What fills a queue, and how many times queue_bytes the daemon may then have grown: what is charged is the messages, and
+# a room takes more than a small one.
+CROWDS = {
+    "big messages": (lambda i: message("x" * 10_000, room=f"room {i % 50}"), 1.5),
+    "small messages": (lambda i: message("x", room=f"room {i % 50}"), 1.5),
+    "a room for each": (lambda i: message("x", room=f"room {i}"), 4.5),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_whatever_fills_the_queue_memory_is_bounded_by_queue_bytes(host, zego, crowd):
+    line, factor = CROWDS[crowd]
+    queue = {"queue_bytes": "8MiB", "queue_max": 1_000_000, "max_age": "60s"}
+    daemon = host.daemon(zego, daemon=LONG_HOLD, app={"max_content": 10_000}, queue=queue)
+    writer = daemon.connect()
+    writer.sync()
+    before = daemon.resident()
+    for start in range(0, 24 * MIB // (len(json.dumps(line(0))) + 100), 1000):
+        writer.send(*[line(i) for i in range(start, start + 1000)])
+    writer.sync()
+    assert is_sanitized() or daemon.resident() - before < factor * 8 * MIB
+    assert daemon.stop() == 0
+    fates = dict(re.findall(r"(\S+)=(\d+)", daemon.log.splitlines()[-1]))
+    assert int(fates["dropped/queue_full"]) > int(fates["dropped/shutdown"]) > 0
+
+
+def test_the_same_line_twice_is_two_messages(zego, daemon):
+    line = message("once more", id=1)
+    assert {outcome(reply) for reply in daemon.connect().ask(line, line)} == {"sent"}
+    assert zego.contents() == ["once more"] * 2
+    first, second = zego.seen()
+    assert first.nonce != second.nonce
+
+
+def test_without_random_bytes_nothing_is_sent_and_no_budget_spent(host, zego, shims):
+    """A nonce that anybody could guess, or that comes twice, would be worse than a lost message."""
+    failing = host.directory / "no-random-bytes"
+    environment = preload(shims("failing_getrandom"), GETRANDOM_FAILS=str(failing))
+    daemon = host.daemon(zego, app={"rate": 1, "burst": 1}, environment=environment)
+    writer = daemon.connect()
+    failing.touch()
+    replies = writer.ask(*[message(id=i) for i in range(3)])
+    assert [(reply["outcome"], reply["reason"]) for reply in replies] == [("failed", "internal")] * 3
+    assert daemon.log.count("error: the kernel gives no random bytes") == 1
+    failing.unlink()
+    assert outcome(writer.ask(message("at last", ttl_ms=900, id=3))) == "sent"  # no token is away for a second
+    assert zego.contents() == ["at last"]
+
+
+def test_a_start_without_random_bytes_is_one_all_the_same(host, zego, shims):
+    failing = host.write("no-random-bytes", "")
+    environment = preload(shims("failing_getrandom"), GETRANDOM_FAILS=str(failing))
+    writer = host.daemon(zego, environment=environment).connect()
+    assert outcome(writer.ask(message(id=1))) == "internal"
+    failing.unlink()
+    assert outcome(writer.ask(message(id=2))) == "sent"
