@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From start to stop: the socket's path, SIGTERM, SIGHUP, and what systemd has to do with it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from collections import Counter
 import pytest
 
 from sandbox import SECOND, most_in_window
-from support import APP, OTHER_APP, SANITIZERS, Writer, has_systemd, message, patience
+from support import APP, OTHER_APP, SANITIZERS, Writer, has_systemd, is_sanitized, message, patience
 
 BOTH = {APP: {}, OTHER_APP: {}}
 
@@ -422,6 +423,59 @@ def test_fifty_rapid_reloads_leave_no_descriptors_and_lose_nothing(host):
     assert outcomes(replies) == {("sent", None): 50}
     assert daemon.reload()
     assert files(daemon) == before
+
+
+def test_a_hundred_reloads_a_second_leave_nothing_behind_and_hold_nothing_up(host):
+    daemon = host.daemon(host.zego(), app={"room_rate": 0})
+    writer = daemon.connect()
+
+    def reload_for_three_seconds():
+        for n in range(300):
+            daemon.signal(signal.SIGHUP)
+            writer.send(message(id=n) if n % 10 == 0 else b"\n")
+            time.sleep(0.01)
+        assert outcomes(writer.replies(30)) == {("sent", None): 30}
+
+    reload_for_three_seconds()  # whatever is grown once and for all
+    before, resident = files(daemon), daemon.resident()
+    reload_for_three_seconds()
+    assert files(daemon) == before
+    assert is_sanitized() or daemon.resident() - resident < 256 * 1024  # less than a KiB for each
+
+
+def memory_holds(pid, text):
+    """Whether the text is anywhere in a process's memory."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            area, rights, *_, name = (line.rstrip() + " ").split(" ", 5)
+            if "r" not in rights or name.strip() in ("[vvar]", "[vsyscall]"):
+                continue
+            start, end = (int(address, 16) for address in area.split("-"))
+            memory.seek(start)
+            with contextlib.suppress(OSError):  # reserved by a sanitizer, and not there
+                while start < end and (piece := memory.read(min(end - start, 1 << 24))):
+                    if text.encode() in piece:
+                        return True
+                    start += len(piece)
+    return False
+
+
+@pytest.mark.skipif(is_sanitized(), reason="sanitizers keep what was freed, and have too much memory to look through")
+def test_a_secret_that_is_no_longer_used_is_in_no_corner_of_the_memory(host):
+    daemon = both_apps(host)
+    writer = daemon.connect()
+    for app_id in BOTH:
+        assert writer.ask(message(id=1, AppId=app_id))["outcome"] == "sent"
+    removed, kept = host.secrets[OTHER_APP], host.secrets[APP]
+    try:
+        assert memory_holds(daemon.pid, removed) and memory_holds(daemon.pid, kept)
+    except PermissionError:
+        pytest.skip("the daemon hides its memory from all but root")
+    assert daemon.reload(apps={APP: {}})
+    assert not memory_holds(daemon.pid, removed) and memory_holds(daemon.pid, kept)
+    new = host.new_secret(APP)
+    assert daemon.reload()
+    assert not memory_holds(daemon.pid, kept) and memory_holds(daemon.pid, new)
 
 
 # The first second.
