@@ -109,13 +109,41 @@ static void resolver_free(struct resolver *r)
 	free(r);
 }
 
-/* Takes over the addresses found, or keeps the old ones if there are none. Returns whether
- * they are others than before. */
+static bool has_address(const char *list, const char *address, size_t n)
+{
+	size_t len;
+
+	for (; *list; list += len + (list[len] == ',')) {
+		len = strcspn(list, ",");
+		if (len == n && memcmp(list, address, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Whether two lists have the same addresses, in whatever order. */
+static bool is_same(const char *a, const char *b)
+{
+	size_t len;
+
+	if (strlen(a) != strlen(b))
+		return false;
+	for (; *a; a += len + (a[len] == ',')) {
+		len = strcspn(a, ",");
+		if (!has_address(b, a, len))
+			return false;
+	}
+	return true;
+}
+
+/* Takes over the addresses found, or keeps the old ones if there are none, or the same in
+ * another order: ours has those last that lead nowhere. Returns whether they are others
+ * than before. */
 static bool take_addresses(struct resolver *r, char *found)
 {
 	if (!found)
 		return false;
-	if (r->addresses && strcmp(found, r->addresses) == 0) {
+	if (r->addresses && is_same(found, r->addresses)) {
 		free(found);
 		return false;
 	}

@@ -13,7 +13,7 @@ import pytest
 
 from sandbox import SECOND, most_in_window
 from support import eventually, has_systemd, message, outcome, patience, preload
-from test_faults import RawServer, http_answer, names, read_head  # noqa: F401
+from test_faults import RawServer, black_hole, http_answer, names, read_head  # noqa: F401
 from test_lifecycle import listen_for_notes, told
 
 HOUR = 3600
@@ -233,6 +233,34 @@ def test_after_a_pause_the_next_message_finds_a_server_that_has_moved(host, name
         clocks.wait(51)
         assert outcome(writer.ask(message(id=3))) == "sent"
         assert len(new.arrivals) >= 1
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_one_address_of_several_that_leads_nowhere_costs_no_message_also_when_it_is_looked_up_again(
+    host, names, clocks, place  # noqa: F811
+):
+    living = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    dead = "127.0.0.9"
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Stamping())]
+        port = servers[0].port
+        servers += [stack.enter_context(Stamping(address=(address, port))) for address in living[1:]]
+        stack.enter_context(black_hole(dead, port))
+        names.answer([dead, *living] if place == "first" else [*living, dead])
+        daemon = host.daemon(
+            upstream={"url": f"http://localhost:{port}/"},
+            daemon={"log_level": "debug"},
+            environment=together(names.environment, clocks.environment),
+        )
+        writer = daemon.connect()
+        for minute in range(5):
+            replies = writer.ask(*[message(room=f"{i}", id=i) for i in range(20)])
+            assert {outcome(reply) for reply in replies} == {"sent"}
+            clocks.wait(61)
+        eventually(lambda: len(names.looked_up()) >= 4, "it is looked up again and again")
+        assert sum(len(server.arrivals) for server in servers) == 100
+        # Only those of the beginning have met the dead one.
+        assert daemon.log.count("debug: attempt failed") <= 20
 
 
 def test_a_certificate_that_expires_is_noticed_by_the_next_connection_and_told_once_a_minute(host, clocks):

@@ -127,12 +127,12 @@ def test_an_odd_answer_has_its_reason_is_not_repeated_and_frees_its_slot(link, n
 class RawServer:
     """What the sandbox does not do: each connection is handed to `serve`, in a thread of its own."""
 
-    def __init__(self, serve, address=("127.0.0.1", 0), tls=None):
+    def __init__(self, serve, address=("127.0.0.1", 0), tls=None, listener=None):
         self.serve = serve
         self.tls = tls
         self.connections = 0
         self.open = []
-        self.listener = socket.create_server(address)
+        self.listener = listener or socket.create_server(address)
         self.port = self.listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/"
 
