@@ -235,6 +235,18 @@ def test_after_a_pause_the_next_message_finds_a_server_that_has_moved(host, name
         assert len(new.arrivals) >= 1
 
 
+@pytest.mark.parametrize("retry_after", ["99999999999999", "3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_retry_after_beyond_reason_holds_an_appid_for_a_minute_and_no_longer(host, zego, clocks, retry_after):
+    zego.rules([{"times": 1, "do": {"code": 206, "retry_after": retry_after}}])
+    daemon = host.daemon(zego, queue={"max_age": "300ms"}, environment=clocks.environment)
+    writer = daemon.connect()
+    assert outcome(writer.ask(message(id=1))) == "api"
+    clocks.wait(50)
+    assert outcome(writer.ask(message(id=2))) == "expired"
+    clocks.wait(10)
+    assert outcome(writer.ask(message(id=3, ttl_ms=60_000))) == "sent"
+
+
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_address_of_several_that_leads_nowhere_costs_no_message_also_when_it_is_looked_up_again(
     host, names, clocks, place  # noqa: F811

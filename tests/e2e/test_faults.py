@@ -6,7 +6,9 @@ held is free again, and what comes afterwards is sent.
 """
 
 import contextlib
+import gzip
 import os
+import re
 import socket
 import ssl
 import struct
@@ -19,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandbox import DAMAGES, make_certificates
-from support import APP, EX_CONFIG, Host, eventually, message, outcome, preload
+from support import APP, EX_CONFIG, Host, eventually, is_sanitized, message, outcome, preload
 
 GOOD_BODY = b'{"Code":0,"Data":{"MessageId":"1_1_1"},"Message":"success","RequestId":"2237080460466033406"}'
 
@@ -109,6 +111,7 @@ ANSWERS = {
     "a list": ({"status": 200, "body": '[{"Code":0}]'}, "answer"),
     "two values": ({"status": 200, "body": '{"Code":0}{"Code":0}'}, "answer"),
     "negative length": ({"status": 200, "headers": {"Content-Length": "-5"}, "body": "{}"}, "answer"),
+    "a giant length": ({"status": 200, "headers": {"Content-Length": "99999999999"}, "body": "{}"}, "answer"),
     "two lengths": ({"status": 200, "headers": {"Content-Length": ["91", "10"]}, "body": GOOD_BODY.decode()}, "answer"),
     "one giant header": ({"status": 200, "headers": {"X-Giant": "x" * 400_000}}, "answer"),
 }
@@ -429,6 +432,26 @@ def test_an_upstream_that_is_down_is_probed_by_one_message_at_a_time_until_it_is
     assert {outcome(reply) for reply in replies} == {"sent"}
 
 
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_gateway_that_reaches_nobody_is_probed_and_a_server_that_fails_is_not(host, zego, status):
+    gateway = status > 500
+    zego.rules([{"do": {"status": status}}])
+    daemon = host.daemon(zego, app={"room_rate": 0}, queue={"max_age": "1s" if gateway else "60s"})
+    writer = daemon.connect()
+    replies = writer.ask(*[message(id=i) for i in range(50)])
+    assert "http" in {outcome(reply) for reply in replies} <= {"http", "expired"}
+    assert {reply["status"] for reply in replies if outcome(reply) == "http"} == {status}
+    if gateway:
+        assert f"the API cannot be reached reason=http status={status}" in daemon.log
+        assert len(zego.seen()) <= 30  # ten at once, and then one at a time
+    else:
+        assert "cannot be reached" not in daemon.log
+        assert len(zego.seen()) == 50
+    zego.rules([])
+    eventually(lambda: outcome(writer.ask(message(id=50))) == "sent", "it is found mended")
+    assert ("the API can be reached again" in daemon.log) == gateway
+
+
 def test_probes_are_never_two_at_a_time(host):
     at_once = []
 
@@ -582,6 +605,17 @@ def test_a_certificate_that_is_not_right_is_told_as_tls_and_nothing_is_sent(host
     assert zego.report()["requests"] == 0
 
 
+def test_why_certificates_are_refused_is_told_once_a_minute(host):
+    zego = host.zego(http=False, certificate="wrong-host")
+    daemon = host.daemon(zego, app={"room_rate": 0})
+    writer = daemon.connect()
+    for i in range(3):
+        assert outcome(writer.ask(message(id=i, ttl_ms=60_000))) == "tls"
+    assert daemon.log.count("warning: an attempt failed: ") == 1
+    assert re.search("warning: an attempt failed: .*(certificate|subject|host)", daemon.log)
+    assert daemon.log.count("error: the API cannot be reached reason=tls") == 1
+
+
 def test_a_certificate_of_an_unknown_authority_is_told_as_tls_and_nothing_is_sent(host):
     zego = host.zego(http=False)
     make_certificates(host.directory, "good")
@@ -660,6 +694,49 @@ def test_a_redirect_is_not_followed_not_even_to_the_same_server(host):
         reply = host.daemon(upstream={"url": server.url}).connect().ask(message(id=1))
         assert (outcome(reply), reply["status"]) == ("http", 302)
     assert paths == [b"/"]
+
+
+REDIRECTIONS = (301, 302, 303, 307, 308)
+
+
+def test_nothing_of_a_request_goes_where_a_redirect_points(host):
+    """Not even by plain HTTP on this host, which the daemon may speak: the query holds text and signature."""
+
+    def redirect(connection):
+        while read_head(connection):
+            status = REDIRECTIONS[len(asked) % len(REDIRECTIONS)]
+            asked.append(status)
+            connection.sendall(http_answer(b"", f"{status} Elsewhere", f"Location: {elsewhere.url}?{len(asked)}"))
+
+    asked = []
+    with RawServer(redirect) as server, RawServer(hold) as elsewhere:
+        writer = host.daemon(upstream={"url": server.url}).connect()
+        replies = [writer.ask(message(id=i)) for i in range(len(REDIRECTIONS))]
+        assert [(outcome(reply), reply["status"]) for reply in replies] == [("http", status) for status in REDIRECTIONS]
+        assert (len(asked), elsewhere.connections) == (len(REDIRECTIONS), 0)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_no_encoding_is_asked_for_and_none_undone(host, encoding):
+    """An answer of a few bytes could otherwise become one of gigabytes."""
+
+    def serve(connection):
+        while head := read_head(connection):
+            heads.append(head.lower())
+            connection.sendall(http_answer(bomb, "200 OK", f"Content-Encoding: {encoding}"))
+
+    heads = []
+    bomb = gzip.compress(bytes(40 << 20))
+    assert len(bomb) < 64 * 1024
+    with RawServer(serve) as server:
+        daemon = host.daemon(upstream={"url": server.url})
+        writer = daemon.connect()
+        writer.sync()
+        before = daemon.resident()
+        assert {outcome(writer.ask(message(id=i))) for i in range(5)} == {"answer"}
+        assert is_sanitized() or daemon.resident() - before < 8 << 20
+    assert len(heads) == 5
+    assert not [head for head in heads if b"accept-encoding" in head]
 
 
 PIECES = {

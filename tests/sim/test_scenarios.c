@@ -370,6 +370,31 @@ static void test_every_class_of_code_is_tried_as_often_as_it_should(void **state
 	}
 }
 
+static void answer_another_code(struct sim *sim, struct flight *f)
+{
+	f->code = 60000 + code_to_answer++ % 1000;
+}
+
+static void test_codes_without_end_are_counted_within_bounds(void **state)
+{
+	struct sim *sim = begin(&network_lan);
+	struct host *h = sim_host(sim, &(struct sim_config){ 0 });
+	const struct app *app = h->scheduler.apps[0];
+	uint64_t counted = 0;
+
+	code_to_answer = 0;
+	sim->server.answer = answer_another_code;
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 30, .rate = 90 });
+	sim_run(sim, 30 * SEC);
+	assert_int_equal(app->n_codes, APP_CODES);
+	for (size_t i = 0; i < app->n_codes; i++)
+		counted += app->codes[i].n;
+	counted += app->other_codes;
+	assert_int_equal(counted, code_to_answer - app->n[REQUEST_IN_FLIGHT]);
+	assert_true(app->other_codes > 1000);
+	end(sim);
+}
+
 static void test_a_wrong_secret_halts_and_recovers(void **state)
 {
 	struct sim *sim = begin(&network_wan);
@@ -920,6 +945,7 @@ int main(void)
 		cmocka_unit_test(test_order_survives_numbers_that_begin_anew),
 		cmocka_unit_test(test_what_is_too_old_is_told_so_within_50_ms),
 		cmocka_unit_test(test_every_class_of_code_is_tried_as_often_as_it_should),
+		cmocka_unit_test(test_codes_without_end_are_counted_within_bounds),
 		cmocka_unit_test(test_a_wrong_secret_halts_and_recovers),
 		cmocka_unit_test(test_an_expired_signature_is_renewed_once_also_for_a_probe),
 		cmocka_unit_test(test_what_may_have_arrived_is_never_said_not_to_have),
