@@ -161,9 +161,11 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
 
 	r->under_way--;
 	if (mine) {
+		char *found = status == 0 ? join(list) : NULL;
+
 		r->asked = NULL;
-		r->next = clock_now() + (status == 0 ? FRESH : FAILED_PAUSE);
-		changed = take_addresses(r, status == 0 ? join(list) : NULL);
+		r->next = clock_now() + (found ? FRESH : FAILED_PAUSE);
+		changed = take_addresses(r, found);
 		r->fn(r->arg, r->addresses, changed);
 	}
 	uv_freeaddrinfo(list);
