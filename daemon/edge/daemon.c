@@ -540,9 +540,12 @@ static bool stop_parts(struct daemon *d)
 
 static int run(struct daemon *d)
 {
-	int r;
+	int r = uv_loop_init(&d->loop);
 
-	uv_loop_init(&d->loop);
+	if (r < 0) {
+		log_error("barraged cannot start: %s", uv_strerror(r));
+		return EXIT_FAILURE;
+	}
 	start_handles(d);
 	r = start_parts(d);
 	if (r == 0) {

@@ -377,8 +377,10 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
 {
 	struct transfers *t = arg;
 
-	/* -1 aborts every transfer: there is no memory for one. */
-	return watches_want(&t->watches, fd, what);
+	/* To say so would abort every transfer. The one whose new connection cannot be watched
+	 * for want of memory ends by its timeout. */
+	(void)watches_want(&t->watches, fd, what);
+	return 0;
 }
 
 static void note_address(struct transfers *t, const struct curl_sockaddr *a)

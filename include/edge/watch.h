@@ -25,7 +25,7 @@ struct watches {
 void watches_begin_call(struct watches *ws);
 
 /* CURLMOPT_SOCKETFUNCTION: what libcurl wants to know of @fd, CURL_POLL_*. Returns 0, or
- * -1 when there is no memory. */
+ * -1 when there is no memory: then nobody watches it. */
 int watches_want(struct watches *ws, int fd, int what);
 
 /* The same socket under a descriptor that no watch is left of, or -1: @fd is then closed. */

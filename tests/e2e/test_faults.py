@@ -8,12 +8,14 @@ held is free again, and what comes afterwards is sent.
 import contextlib
 import gzip
 import os
+import random
 import re
 import socket
 import ssl
 import struct
 import threading
 import time
+from collections import Counter
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -897,3 +899,70 @@ def test_what_http2_says_on_an_idle_connection_costs_no_message_and_no_time(over
 def cpu_seconds(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# Memory. The core is asked about every single allocation in tests/sim/test_torture.c; here some fail, anywhere.
+
+
+has_own_allocator = pytest.mark.skipif(is_sanitized(), reason="sanitizers have an allocator of their own")
+
+
+@pytest.fixture
+def scarcity(host, shims):
+    """A file whose byte says how scarce memory is, and the environment for that."""
+    path = host.write("scarcity", "\0")
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    return path, preload(shims("scarce_memory"), SCARCE_MEMORY=str(path), SCARCE_SEED=str(seed))
+
+
+@has_own_allocator
+@pytest.mark.parametrize("one_in", [2, 5, 20])
+def test_a_daemon_that_is_short_of_memory_loses_what_has_none_and_nothing_else(host, scarcity, one_in):
+    path, environment = scarcity
+    zego = host.zego(apps={APP: 100_000}, behave=[{"probability": 0.2, "do": {"damage": "close_after"}}])
+    upstream = {"url": zego.url.replace("127.0.0.1", "localhost"), "connect_timeout": "300ms"}
+    daemon = host.daemon(zego, upstream=upstream, app={"rate": 1000, "room_rate": 0}, environment=environment)
+    fates = Counter()
+
+    def is_sent():
+        fate = outcome(daemon.connect().ask(message("enough", id=0)))
+        fates[fate] += 1
+        return fate == "sent"
+
+    for attempt in range(10):
+        path.write_bytes(bytes([one_in]))
+        for _ in range(10):
+            writer = daemon.connect()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # there was no memory for the writer
+                writer.send(*[message(room=f"{i}", id=i) for i in range(10)])
+                writer.half_close()
+                fates += Counter(outcome(reply) for reply in writer.rest())
+        daemon.reload()
+        path.write_bytes(b"\0")
+        eventually(is_sent, "it recovers")
+    assert "memory" in set(fates) <= {"sent", "memory", "internal", "answer", "dns", "connect", "network", "expired"}
+    assert zego.report()["requests"] >= fates["sent"]
+    assert daemon.stop() == 0
+    told = Counter({name: int(n) for name, n in re.findall(r"(\S+)=(\d+)", daemon.log.splitlines()[-1])})
+    lines, discarded, lost = (told.pop(name, 0) for name in ("lines", "replies_discarded", "replies_lost"))
+    assert sum(told.values()) == lines == fates.total() + discarded + lost
+
+
+@has_own_allocator
+@pytest.mark.parametrize("one_in", [2, 10, 50])
+def test_a_daemon_that_finds_too_little_memory_at_its_start_says_so_and_ends(host, scarcity, one_in):
+    path, environment = scarcity
+    path.write_bytes(bytes([one_in]))
+    for i in range(20):
+        seed = str(int(environment["SCARCE_SEED"]) + i)
+        daemon = host.daemon(start=False, environment=environment | {"SCARCE_SEED": seed})
+        daemon.launch()
+        eventually(lambda: not daemon.is_running() or "listens on" in daemon.log, "it starts, or does not")
+        if daemon.is_running():
+            path.write_bytes(b"\0")
+            assert daemon.stop() == 0
+            path.write_bytes(bytes([one_in]))
+        else:
+            assert daemon.wait() in (1, EX_CONFIG)
+            assert "Cannot allocate memory" in daemon.log
