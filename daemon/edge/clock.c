@@ -23,3 +23,12 @@ int64_t clock_wall(void)
 {
 	return read_clock(CLOCK_REALTIME);
 }
+
+uint64_t clock_asleep(void)
+{
+	/* Suspension is what the one counts and the other does not. Read in this order, the
+	 * difference is never negative. */
+	int64_t awake = read_clock(CLOCK_MONOTONIC);
+
+	return (uint64_t)(read_clock(CLOCK_BOOTTIME) - awake);
+}

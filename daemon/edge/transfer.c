@@ -85,6 +85,7 @@ struct transfers {
 	struct list parked;
 	struct watches watches;
 	uint64_t address; /* a hash of the one connected to last */
+	uint64_t asleep;  /* clock_asleep() when the connections were last known to be good */
 	struct log_limit failed;
 	unsigned open_timers; /* not yet closed */
 	bool closing;
@@ -242,12 +243,11 @@ static void try_another_address_first(struct slot *slot)
  * lost with it. With HTTP/1.1 it is closed by now. */
 static void reset_connection(CURL *easy)
 {
-	static const struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
 	curl_socket_t fd = CURL_SOCKET_BAD;
 
 	if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK &&
 	    fd != CURL_SOCKET_BAD)
-		(void)connect(fd, &nowhere, sizeof(nowhere));
+		watches_reset_fd(fd);
 }
 
 static void slot_done(struct slot *slot, CURLcode code)
@@ -684,6 +684,19 @@ static void park(struct slot *slot, uint64_t now)
 		arm_park_timer(t);
 }
 
+/* libcurl's clock stands still while the host is suspended, and so connections do not grow
+ * too old for it. The server, or something on the way, has long forgotten them: what is
+ * sent on one would wait in vain for an answer. */
+static void give_up_slept_through(struct transfers *t)
+{
+	uint64_t asleep = clock_asleep();
+
+	if (asleep < t->asleep + CONNECTION_IDLE_SECONDS * NSEC_PER_SEC)
+		return;
+	t->asleep = asleep;
+	watches_give_up(&t->watches);
+}
+
 static int start(struct transport *transport, struct request *r, const struct signature *s)
 {
 	struct transfers *t = container_of(transport, struct transfers, transport);
@@ -692,6 +705,7 @@ static int start(struct transport *transport, struct request *r, const struct si
 	struct slot *slot;
 	int e;
 
+	give_up_slept_through(t);
 	e = slot_get(&slot, t);
 	if (e < 0)
 		return e;
@@ -874,6 +888,7 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	t->transport = (struct transport){ .start = start, .abort = stop };
 	t->ops = *ops;
 	t->arg = arg;
+	t->asleep = clock_asleep();
 	t->watches = (struct watches){
 		.loop = loop, .ready = on_ready, .closed = free_if_done, .arg = t
 	};

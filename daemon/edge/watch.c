@@ -186,6 +186,26 @@ static void forget_unsent(const struct watch *w)
 		(void)setsockopt(w->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
 
+void watches_reset_fd(int fd)
+{
+	static const struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
+
+	(void)connect(fd, &nowhere, sizeof(nowhere));
+}
+
+void watches_give_up(struct watches *ws)
+{
+	for (size_t fd = 0; fd < ws->n; fd++) {
+		struct watch *w = ws->by_fd[fd];
+
+		/* libcurl does not see that an idle connection was reset. */
+		if (w && w->idle)
+			(void)shutdown((int)fd, SHUT_RDWR);
+		else if (w)
+			watches_reset_fd((int)fd);
+	}
+}
+
 int watches_close_fd(struct watches *ws, int fd)
 {
 	struct watch *w = find(ws, fd);

@@ -10,3 +10,7 @@ uint64_t clock_now(void);
 
 /* Unix time in nanoseconds, for signatures and nothing else. */
 int64_t clock_wall(void);
+
+/* For how many nanoseconds of clock_now() the host has been suspended, give or take the
+ * moments between two readings of clocks. */
+uint64_t clock_asleep(void);

@@ -24,6 +24,12 @@ struct watches {
 /* To be called before every call of libcurl that may close a connection. */
 void watches_begin_call(struct watches *ws);
 
+/* Resets a connection in use: nothing that the kernel still has of it reaches the server. */
+void watches_reset_fd(int fd);
+
+/* Ends every connection, kept or in use; libcurl finds out before it uses it again. */
+void watches_give_up(struct watches *ws);
+
 /* CURLMOPT_SOCKETFUNCTION: what libcurl wants to know of @fd, CURL_POLL_*. Returns 0, or
  * -1 when there is no memory: then nobody watches it. */
 int watches_want(struct watches *ws, int fd, int what);

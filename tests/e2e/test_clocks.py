@@ -13,7 +13,7 @@ import pytest
 
 from sandbox import SECOND, most_in_window
 from support import eventually, has_systemd, message, outcome, patience, preload
-from test_faults import RawServer, black_hole, http_answer, names, read_head  # noqa: F401
+from test_faults import Http2Server, RawServer, answer_stream, black_hole, hold, http_answer, names, read_head  # noqa: F401
 from test_lifecycle import listen_for_notes, told
 
 HOUR = 3600
@@ -141,6 +141,30 @@ def test_a_connection_that_ended_while_the_host_slept_costs_no_message(host, clo
         daemon.signal(signal.SIGCONT)
         assert outcome(writer.ask(message(id=2))) == "sent"
         assert [number for _, number, _ in server.arrivals] == [1, 2]
+
+
+@pytest.mark.parametrize("http_version", ["1.1", "2"])
+def test_no_connection_from_before_the_host_slept_is_trusted(host, clocks, http_version):
+    """The other end, or something on the way, may have forgotten it long ago and not answer any more."""
+
+    def answer_once(connection):
+        read_head(connection)
+        connection.sendall(http_answer())
+        hold(connection)
+
+    def react(stream, n):
+        return (answer_stream(stream) if server.connections == 2 or n == 1 else b"", False)
+
+    make = Http2Server(host.directory, react) if http_version == "2" else RawServer(answer_once)
+    with make as server:
+        upstream = {"url": server.url, "http_version": http_version}
+        if http_version == "2":
+            upstream["ca_file"] = host.directory / "ca.pem"
+        writer = host.daemon(upstream=upstream, environment=clocks.environment).connect()
+        assert outcome(writer.ask(message(id=1))) == "sent"
+        clocks.suspend(HOUR)
+        assert outcome(writer.ask(message(id=2))) == "sent"
+        assert server.connections == 2
 
 
 # The daemon stands still.
