@@ -645,6 +645,10 @@ def test_a_ca_file_that_cannot_be_used_is_found_at_the_start_and_on_reload(host,
     check = host.run("--config", daemon.config, "--check-config")
     assert check.returncode == EX_CONFIG
     assert "ca_file" in check.stderr
+    fresh = host.daemon(zego, start=False, upstream={"ca_file": path})
+    fresh.launch()
+    assert fresh.wait() == EX_CONFIG
+    assert "ca_file" in fresh.log
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")

@@ -349,6 +349,18 @@ def test_a_reload_rotates_the_secret_of_what_is_queued_too(host):
     assert (writer.reply()["outcome"], new.contents()) == ("sent", ["new"])
 
 
+def test_what_is_under_way_when_the_upstream_changes_ends_where_it_began(host):
+    old, new = host.zego(latency=700), host.zego()
+    daemon = host.daemon(old)
+    writer = daemon.connect()
+    writer.send(message("old", id=1))
+    old.wait_for_requests(1)
+    assert daemon.reload(upstream={"url": new.url})
+    writer.send(message("new", id=2))
+    assert outcomes(writer.replies(2)) == {("sent", None): 2}
+    assert (old.contents(), new.contents()) == (["old"], ["new"])
+
+
 def test_a_wrong_secret_that_a_reload_mends_halts_the_appid_no_longer(host):
     zego = host.zego()
     zego.expects_faults = True
