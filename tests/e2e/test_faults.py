@@ -320,6 +320,25 @@ def test_a_server_that_never_answers_is_given_no_more_than_max_in_flight(host):
         assert outcome(daemon.connect().ask(message(id=40))) == "timeout"
 
 
+def test_an_appid_that_is_never_answered_leaves_connections_to_the_others(host):
+    rule = {"match": {"AppId": APP}, "do": {"damage": "hang"}}
+    zego = host.zego(apps={APP: 100, APP + 1: 100}, behave=[rule])
+    daemon = host.daemon(
+        zego,
+        daemon={"drain_timeout": 0},
+        upstream={"max_in_flight": 8, "timeout": "2m"},
+        app={"room_rate": 0},
+        apps={APP: {}, APP + 1: {}},
+        queue={"max_age": "60s"},
+    )
+    writer = daemon.connect()
+    writer.send(*[message("hangs", AppId=APP, id=f"h{i}") for i in range(50)])
+    eventually(lambda: zego.contents().count("hangs") >= 4, "a few of them hang")
+    replies = daemon.connect().ask(*[message("sent", AppId=APP + 1, id=i) for i in range(50)])
+    assert {outcome(reply) for reply in replies} == {"sent"}
+    assert zego.contents().count("hangs") < 8
+
+
 def test_answers_without_end_do_not_grow_the_daemon(host):
     zego = host.zego(behave=[{"match": {"RoomId": "endless"}, "do": {"damage": "endless"}}])
     daemon = host.daemon(zego, upstream={"timeout": "10s"}, app={"burst": 40, "room_rate": 0})
