@@ -13,7 +13,8 @@ import pytest
 
 from sandbox import SECOND, most_in_window
 from support import eventually, has_systemd, message, outcome, patience, preload
-from test_faults import Http2Server, RawServer, answer_stream, black_hole, hold, http_answer, names, read_head  # noqa: F401
+from test_faults import Http2Server, RawServer, answer_stream, black_hole, hold, http_answer, read_head
+from test_faults import names  # noqa: F401
 from test_lifecycle import listen_for_notes, told
 
 HOUR = 3600
@@ -175,9 +176,8 @@ def test_a_daemon_that_stood_still_tells_what_grew_too_old_and_fed_no_watchdog(h
     name = f"{host.directory}/notify"
     with listen_for_notes(name) as notes:
         environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"}
-        daemon = host.daemon(
-            zego, upstream={"timeout": "30s"}, app=ONE_A_SECOND, queue=PATIENT | {"max_age": "2s"}, environment=environment
-        )
+        upstream, queue = {"timeout": "30s"}, PATIENT | {"max_age": "2s"}
+        daemon = host.daemon(zego, upstream=upstream, app=ONE_A_SECOND, queue=queue, environment=environment)
         assert told(notes) == ["READY=1"]
         writer = daemon.connect()
         writer.send(*[message(id=i) for i in range(20)])
@@ -211,7 +211,9 @@ def process_state(pid):
 
 
 @pytest.mark.parametrize("after_ms", [0, 60_000], ids=["fails", "hangs"])
-def test_addresses_go_on_being_used_while_a_name_can_no_longer_be_looked_up(host, zego, names, clocks, after_ms):  # noqa: F811
+def test_addresses_go_on_being_used_while_a_name_can_no_longer_be_looked_up(
+    host, zego, names, clocks, after_ms  # noqa: F811
+):
     names.answer(["127.0.0.1"])
     url = zego.url.replace("127.0.0.1", "localhost")
     daemon = host.daemon(zego, upstream={"url": url}, environment=together(names.environment, clocks.environment))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What becomes of messages when it is the network that is broken: in a network of the test's own, with addresses, routes
-and a name server to order, of which nothing is left when its last program ends."""
+"""What becomes of messages when it is the network that is broken: in a network of the test's own, with addresses,
+routes and a name server to order, of which nothing is left when its last program ends."""
 
 import contextlib
 import ctypes
