@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "core/room.h"
+
 int app_new(struct app **out, const struct app_config *config, uint64_t now)
 {
 	struct app *app = calloc(1, sizeof(*app));
@@ -47,6 +49,60 @@ void app_free(struct app *app)
 uint64_t app_rate(const struct app *app, uint64_t now)
 {
 	return limit_at(&app->limit, app->config->rate, now);
+}
+
+enum app_state app_state(const struct app *app, uint64_t now)
+{
+	if (!app->config)
+		return APP_REMOVED;
+	if (app->halted)
+		return APP_HALTED;
+	if (app->paused)
+		return APP_PAUSED;
+	if (max_u64(app->held_until, app->limit.held_until) > now)
+		return APP_HELD;
+	return app_rate(app, now) < app->config->rate ? APP_SLOWED : APP_RUNNING;
+}
+
+const char *app_state_name(enum app_state state)
+{
+	static const char *const names[] = {
+#define X(state, name) [state] = name,
+		APP_STATES(X)
+#undef X
+	};
+
+	assert(state < _APP_STATE_N);
+	return names[state];
+}
+
+uint64_t app_tokens(struct app *app, uint64_t credit, uint64_t now)
+{
+	uint64_t away = app->bucket->ops->away(app->bucket, credit, now);
+	uint64_t limit = app->config ? app_rate(app, now) : 0;
+
+	return limit > away ? limit - away : 0;
+}
+
+uint64_t app_oldest(const struct app *app, uint64_t now)
+{
+	uint64_t first = now;
+
+	list_for_each (node, &app->rooms) {
+		const struct room *room = list_entry(node, struct room, link);
+
+		for (size_t i = 0; i < _CLASS_N; i++) {
+			const struct lane *lane = &room->lanes[i];
+
+			if (lane->n > 0)
+				first = min_u64(
+					first,
+					list_first(&lane->queue, struct request, link)->accepted);
+		}
+	}
+	list_for_each (node, &app->in[REQUEST_WAITING])
+		first = min_u64(first, list_entry(node, struct request, link)->accepted);
+	return now - first;
 }
 
 void app_count_code(struct app *app, int64_t code)

@@ -29,6 +29,11 @@ static void local_put_back(struct bucket *b)
 	tokens_put_back(&container_of(b, struct bucket_local, bucket)->tokens);
 }
 
+static uint64_t local_away(struct bucket *b, uint64_t credit, uint64_t now)
+{
+	return tokens_away(&container_of(b, struct bucket_local, bucket)->tokens, credit, now);
+}
+
 static uint64_t local_home_at(const struct bucket *b)
 {
 	const struct bucket_local *l = (const struct bucket_local *)b;
@@ -48,6 +53,7 @@ static const struct bucket_ops local_ops = {
 	.take = local_take,
 	.give = local_give,
 	.put_back = local_put_back,
+	.away = local_away,
 	.home_at = local_home_at,
 	.free = local_free,
 };

@@ -320,6 +320,8 @@ static void finish(struct scheduler *s, struct request *r, enum fate fate, const
 
 	request_move(s, r, REQUEST_NEW, now);
 	s->bytes -= request_size(r);
+	if (started)
+		histogram_add(&room->app->waits, f.waited);
 	conclude(s, room->app, r, &f);
 	room_settle(s, room, now);
 }
@@ -853,6 +855,7 @@ void scheduler_complete(struct scheduler *s, struct request *r, const struct ans
 
 	assert(r->state == REQUEST_IN_FLIGHT);
 	answer_judge(a, &v);
+	histogram_add(&app->upstream, now - r->at);
 	give_tokens(s, r->room, answered, now);
 	if (answered && a->round_trip > 0 && s->config->credit == CREDIT_AUTO)
 		credit_learn(&s->credit, a->round_trip, now);
@@ -938,6 +941,7 @@ static void retire(struct scheduler *s, struct app *app, uint64_t now)
 {
 	drop_all(s, app, FATE_APP_REMOVED, NULL, now);
 	app->config = NULL;
+	app->paused = false;
 	list_unlink(&app->runnable);
 	list_push_back(&s->retired, &app->link);
 	list_for_each_safe (node, &app->rooms)

@@ -53,13 +53,17 @@ static void bring_home(struct tokens *t, uint64_t credit, uint64_t now)
 		t->early--;
 }
 
+uint64_t tokens_away(struct tokens *t, uint64_t credit, uint64_t now)
+{
+	bring_home(t, credit, now);
+	return (uint64_t)t->held + t->cooling - t->early;
+}
+
 uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now)
 {
+	uint64_t away = tokens_away(t, credit, now);
 	uint64_t at = now;
-	uint64_t away;
 
-	bring_home(t, credit, now);
-	away = (uint64_t)t->held + t->cooling - t->early;
 	if (away < limit)
 		return now;
 	if (t->held >= limit)

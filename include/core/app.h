@@ -8,6 +8,7 @@
 #include "core/bucket.h"
 #include "core/config.h"
 #include "core/heap.h"
+#include "core/histogram.h"
 #include "core/limit.h"
 #include "core/list.h"
 #include "core/outcome.h"
@@ -17,6 +18,24 @@
 
 /* How many different return codes are counted by their number; the rest share one count. */
 #define APP_CODES 64
+
+/* What an AppID is about, the gravest first. X(enum app_state, name in metrics) */
+/* clang-format off */
+#define APP_STATES(X)                                                                      \
+	X(APP_REMOVED, "removed") /* no longer configured, but something is under way */     \
+	X(APP_HALTED,  "halted")  /* the API refuses its configuration */                    \
+	X(APP_PAUSED,  "paused")  /* by the operator */                                      \
+	X(APP_HELD,    "held")    /* startup_hold, or the API's Retry-After */               \
+	X(APP_SLOWED,  "slowed")  /* the API finds it too fast */                            \
+	X(APP_RUNNING, "running")
+/* clang-format on */
+
+enum app_state {
+#define X(state, name) state,
+	APP_STATES(X)
+#undef X
+	_APP_STATE_N
+};
 
 struct app {
 	uint32_t app_id;
@@ -54,6 +73,8 @@ struct app {
 	} codes[APP_CODES];
 	size_t n_codes;
 	uint64_t other_codes;
+	struct histogram waits;    /* of messages that were started: taken to last start */
+	struct histogram upstream; /* of attempts: start to end */
 };
 
 /* Returns 0 with the caller owning *@out, or -ENOMEM. */
@@ -64,6 +85,15 @@ void app_free(struct app *app);
 
 /* N in force (limit.h). */
 uint64_t app_rate(const struct app *app, uint64_t now);
+
+enum app_state app_state(const struct app *app, uint64_t now);
+const char *app_state_name(enum app_state state);
+
+/* Tokens that could be taken now. */
+uint64_t app_tokens(struct app *app, uint64_t credit, uint64_t now);
+
+/* How long its oldest message has waited; 0 if none waits. */
+uint64_t app_oldest(const struct app *app, uint64_t now);
 
 /* Counts one return code by its number. */
 void app_count_code(struct app *app, int64_t code);

@@ -17,6 +17,8 @@ struct bucket_ops {
 	void (*give)(struct bucket *b, bool answered, uint64_t credit, uint64_t now);
 	/* As tokens_put_back(). */
 	void (*put_back)(struct bucket *b);
+	/* As tokens_away(), as far as this process knows. */
+	uint64_t (*away)(struct bucket *b, uint64_t credit, uint64_t now);
 	/* As tokens_home_at(). */
 	uint64_t (*home_at)(const struct bucket *b);
 	void (*free)(struct bucket *b);

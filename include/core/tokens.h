@@ -35,6 +35,9 @@ int tokens_take(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now,
 /* When a token may be taken: at or before @now means now. Only a hint for the future. */
 uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now);
 
+/* How many tokens are away: held, or not yet at home. */
+uint64_t tokens_away(struct tokens *t, uint64_t credit, uint64_t now);
+
 /* Gives back a token that was taken. @answered: its own answer came, so that the credit
  * applies; else (timed out, reset, aborted) it may still be counted from now on. */
 void tokens_give(struct tokens *t, bool answered, uint64_t now);
