@@ -20,9 +20,12 @@
 
 #include "build.h"
 #include "core/buffer.h"
+#include "core/metrics.h"
 #include "core/scheduler.h"
+#include "core/status.h"
 #include "edge/clock.h"
 #include "edge/configfile.h"
+#include "edge/control.h"
 #include "edge/entropy.h"
 #include "edge/intake.h"
 #include "edge/listener.h"
@@ -50,6 +53,11 @@ enum phase {
 	PHASE_ENDED,
 };
 
+static const char *const phase_names[] = {
+	[PHASE_RUNNING] = "running",   [PHASE_DRAINING] = "draining", [PHASE_DROPPED] = "dropped",
+	[PHASE_FLUSHING] = "flushing", [PHASE_ENDED] = "ended",
+};
+
 struct daemon {
 	const char *path;
 	struct config *config;
@@ -61,10 +69,16 @@ struct daemon {
 	uv_timer_t watchdog;
 	uv_signal_t signals[3];
 	struct listener listener;
+	struct listener control_listener; /* fd -1: control_socket is empty */
 	struct scheduler scheduler;
 	struct transfers *transfers;
 	struct intake *intake;
+	struct control *control; /* NULL: there is none */
 	enum phase phase;
+	uint64_t started;
+	int64_t started_at; /* Unix time, ns */
+	int64_t reloaded_at;
+	bool reload_failed;         /* the last one */
 	struct log_limit slowed[2]; /* AppIDs, rooms */
 	struct log_limit random;
 };
@@ -286,7 +300,9 @@ static void log_lines(enum log_level level, const struct buffer *lines)
 	}
 }
 
-static void warn_of_fixed_keys(const struct config *old, const struct config *new)
+/* One line for each key that is not in force before the next start. */
+static void list_fixed_keys(const struct config *old, const struct config *new,
+			    struct buffer *warnings)
 {
 	const struct {
 		const char *key;
@@ -301,15 +317,16 @@ static void warn_of_fixed_keys(const struct config *old, const struct config *ne
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
 		if (fixed[i].changed)
-			log_warning("%s has changed: that takes effect at the next start",
-				    fixed[i].key);
+			buffer_printf(warnings,
+				      "%s has changed: that takes effect at the next start\n",
+				      fixed[i].key);
 	}
 }
 
 /* Idle writers must not take the descriptors that messages need to go out. */
 static void limit_clients(struct daemon *d, const struct config *c)
 {
-	rlim_t kept = c->max_in_flight + DESCRIPTORS_SPARE;
+	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + DESCRIPTORS_SPARE;
 	struct rlimit limit;
 	size_t most;
 
@@ -346,20 +363,24 @@ static int put_in_force(struct daemon *d, const struct config *c)
 	return 0;
 }
 
-static void reload(struct daemon *d)
+/* Reads the configuration again. Returns 0 with lines in @warnings; or, with lines in
+ * @errors, what configfile_load() returned or a negative errno. */
+static int reload(struct daemon *d, struct buffer *errors, struct buffer *warnings)
 {
-	_cleanup_(buffer_deinit) struct buffer errors = { 0 };
 	_cleanup_(config_freep) struct config *config = NULL;
 	struct vault *vault = NULL;
 	struct config *old = d->config;
 	int r;
 
 	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, uv_hrtime() / NSEC_PER_USEC);
-	r = configfile_load(&config, &vault, d->path, false, &errors);
+	r = configfile_load(&config, &vault, d->path, false, errors);
 	if (r == 0)
 		r = put_in_force(d, config);
+	d->reload_failed = r != 0;
 	if (r == 0) {
-		warn_of_fixed_keys(old, config);
+		list_fixed_keys(old, config, warnings);
+		log_lines(LOG_LEVEL_WARNING, warnings);
+		d->reloaded_at = clock_wall();
 		d->config = config;
 		config = old;
 		vault_free(d->vault);
@@ -368,11 +389,137 @@ static void reload(struct daemon *d)
 			 d->config->n_apps == 1 ? "" : "s");
 	} else {
 		vault_free(vault);
-		log_lines(LOG_LEVEL_ERROR, &errors);
+		log_lines(LOG_LEVEL_ERROR, errors);
 		log_error("%s is not used, all stays as it was: %s", d->path,
 			  r > 0 ? "it has errors" : strerror(-r));
 	}
 	notify("READY=1");
+	return r;
+}
+
+static void reload_and_log(struct daemon *d)
+{
+	_cleanup_(buffer_deinit) struct buffer errors = { 0 };
+	_cleanup_(buffer_deinit) struct buffer warnings = { 0 };
+
+	(void)reload(d, &errors, &warnings);
+}
+
+/* What operators ask for. */
+
+static void gather_facts(const struct daemon *d, struct facts *facts)
+{
+	const struct intake_counts *counts = intake_counts(d->intake);
+
+	*facts = (struct facts){
+		.version = VERSION,
+		.config_path = d->path,
+		.phase = phase_names[d->phase],
+		.pid = getpid(),
+		.started_at = d->started_at,
+		.uptime = clock_now() - d->started,
+		.reload_ok = !d->reload_failed,
+		.reloaded_at = d->reloaded_at,
+		.clients = counts->clients,
+		.replies_discarded = counts->replies_discarded,
+		.replies_lost = counts->replies_lost,
+		.connections_opened = transfers_opened(d->transfers),
+		.log_lines_lost = log_lines_lost(),
+	};
+}
+
+/* A member of that name: the lines as strings. */
+static void put_lines(struct buffer *members, const char *name, const struct buffer *lines)
+{
+	const char *separator = "";
+
+	buffer_printf(members, ",\"%s\":[", name);
+	for (size_t i = 0; lines->data && i < lines->len;) {
+		size_t n = strcspn(lines->data + i, "\n");
+
+		buffer_puts(members, separator);
+		buffer_put_json(members, lines->data + i, n, n);
+		separator = ",";
+		i += n + 1;
+	}
+	buffer_puts(members, "]");
+}
+
+static int reload_for(struct daemon *d, struct buffer *members, struct buffer *error)
+{
+	_cleanup_(buffer_deinit) struct buffer errors = { 0 };
+	_cleanup_(buffer_deinit) struct buffer warnings = { 0 };
+	int r;
+
+	if (d->phase != PHASE_RUNNING) {
+		buffer_puts(error, "the daemon is stopping");
+		return -ESHUTDOWN;
+	}
+	r = reload(d, &errors, &warnings);
+	if (r == 0) {
+		put_lines(members, "warnings", &warnings);
+		return 0;
+	}
+	buffer_printf(error, "%s is not used, all stays as it was: %s", d->path,
+		      r > 0 ? "it has errors" : strerror(-r));
+	put_lines(members, "errors", &errors);
+	return r > 0 ? -EINVAL : r;
+}
+
+static int pause_app(struct daemon *d, uint32_t app_id, bool paused, struct buffer *error)
+{
+	struct app *app = scheduler_app(&d->scheduler, app_id);
+
+	if (!app || !app->config) {
+		buffer_printf(error, "AppId %" PRIu32 " is not configured", app_id);
+		return -ENOENT;
+	}
+	scheduler_pause(&d->scheduler, app, paused);
+	log_info("app=%" PRIu32 " is %s", app_id,
+		 paused ? "paused: its messages wait, and age" : "no longer paused");
+	return 0;
+}
+
+static void print_metrics(struct daemon *d, enum metrics_format format, struct buffer *out)
+{
+	struct facts facts;
+
+	gather_facts(d, &facts);
+	metrics_print(out, format, &d->scheduler, &facts, clock_now());
+}
+
+static int on_command(void *arg, const struct command *c, struct buffer *members,
+		      struct buffer *error)
+{
+	_cleanup_(buffer_deinit) struct buffer text = { 0 };
+	struct daemon *d = arg;
+	struct facts facts;
+
+	switch (c->op) {
+	case COMMAND_STATUS:
+		gather_facts(d, &facts);
+		buffer_puts(members, ",");
+		status_print(members, &d->scheduler, &facts, clock_now());
+		return 0;
+	case COMMAND_RELOAD:
+		return reload_for(d, members, error);
+	case COMMAND_PAUSE:
+	case COMMAND_RESUME:
+		return pause_app(d, c->app_id, c->op == COMMAND_PAUSE, error);
+	case COMMAND_METRICS:
+		print_metrics(d, c->format, &text);
+		members->failed = members->failed || text.failed || !text.data;
+		buffer_puts(members, ",\"metrics\":");
+		if (text.data)
+			buffer_put_json(members, text.data, text.len, text.len);
+		return 0;
+	case COMMAND_LOG:
+		log_set_level((enum log_level)c->level);
+		return 0;
+	case _COMMAND_N:
+		break;
+	}
+	return -EINVAL;
 }
 
 /* Stopping. */
@@ -407,7 +554,7 @@ static void on_signal(uv_signal_t *handle, int number)
 	if (number != SIGHUP)
 		shut_down(d);
 	else if (d->phase == PHASE_RUNNING)
-		reload(d);
+		reload_and_log(d);
 }
 
 static void on_watchdog(uv_timer_t *timer)
@@ -427,21 +574,39 @@ static void raise_descriptors(void)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int open_socket(struct daemon *d)
+/* The socket that systemd passed as @name, or one of our own. No @path: none. */
+static int open_socket(struct listener *l, const char *name, const char *path, mode_t mode,
+		       gid_t gid)
 {
 	_cleanup_(buffer_deinit) struct buffer why = { 0 };
-	const struct config *c = d->config;
-	int fd = notify_passed_socket("intake", &why);
+	int fd = notify_passed_socket(name, &why);
 	int r = fd;
 
 	if (fd >= 0)
-		r = listener_adopt(&d->listener, fd, &why);
+		r = listener_adopt(l, fd, &why);
 	else if (fd == -1)
-		r = listener_open(&d->listener, c->socket, (mode_t)c->socket_mode, c->socket_gid,
-				  &why);
+		r = *path ? listener_open(l, path, mode, gid, &why) : 0;
 	if (r < 0)
 		log_error("%s", why.len > 0 ? why.data : strerror(-r));
 	return r;
+}
+
+static int open_sockets(struct daemon *d)
+{
+	const struct config *c = d->config;
+	int r = open_socket(&d->listener, "intake", c->socket, (mode_t)c->socket_mode,
+			    c->socket_gid);
+
+	if (r == 0)
+		r = open_socket(&d->control_listener, "control", c->control_socket, 0600,
+				(gid_t)-1);
+	return r;
+}
+
+static void close_sockets(struct daemon *d)
+{
+	listener_close(&d->control_listener);
+	listener_close(&d->listener);
 }
 
 static void start_handles(struct daemon *d)
@@ -518,6 +683,8 @@ static int start_parts(struct daemon *d)
 		intake_on_long_turn(d->intake, turn, d);
 		limit_clients(d, d->config);
 	}
+	if (r == 0 && d->control_listener.fd >= 0)
+		r = control_new(&d->control, &d->loop, &d->control_listener, on_command, d);
 	return r;
 }
 
@@ -527,6 +694,7 @@ static bool stop_parts(struct daemon *d)
 {
 	bool closed = true;
 
+	control_close(d->control);
 	if (d->intake)
 		intake_close(d->intake);
 	if (d->transfers) {
@@ -546,6 +714,9 @@ static int run(struct daemon *d)
 		log_error("barraged cannot start: %s", uv_strerror(r));
 		return EXIT_FAILURE;
 	}
+	d->started = clock_now();
+	d->started_at = clock_wall();
+	d->reloaded_at = d->started_at;
 	start_handles(d);
 	r = start_parts(d);
 	if (r == 0) {
@@ -562,7 +733,7 @@ static int run(struct daemon *d)
 	}
 	if (!stop_parts(d)) {
 		/* A name look-up hangs in a thread that nobody can stop; leave without it. */
-		listener_close(&d->listener);
+		close_sockets(d);
 		_exit(r < 0);
 	}
 	if (uv_loop_close(&d->loop) != 0)
@@ -578,9 +749,10 @@ int daemon_run(const char *path, struct config *config, struct vault *vault)
 	log_set_level((enum log_level)config->log_level);
 	raise_descriptors();
 	d.listener = (struct listener){ .fd = -1, .lock = -1 };
-	if (open_socket(&d) == 0)
+	d.control_listener = (struct listener){ .fd = -1, .lock = -1 };
+	if (open_sockets(&d) == 0)
 		status = run(&d);
-	listener_close(&d.listener);
+	close_sockets(&d);
 	config_free(d.config);
 	vault_free(d.vault);
 	return status;

@@ -34,7 +34,8 @@ static const struct {
 };
 
 static enum log_level highest = LOG_LEVEL_INFO;
-static uint64_t lost;
+static uint64_t lost; /* and not yet told */
+static uint64_t lost_ever;
 
 void log_set_level(enum log_level level)
 {
@@ -84,6 +85,12 @@ static const char *prefix_of(enum log_level level)
 	return is_journal() ? prefixes[level].journal : prefixes[level].word;
 }
 
+static void count_lost(void)
+{
+	lost++;
+	lost_ever++;
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	char line[LINE_MOST];
@@ -110,7 +117,12 @@ void log_line(enum log_level level, const char *format, ...)
 			lost = 0;
 	}
 	if (!write_line(line, (size_t)n + 1))
-		lost++;
+		count_lost();
+}
+
+uint64_t log_lines_lost(void)
+{
+	return lost_ever;
 }
 
 struct log_quoted log_quote(const char *bytes, size_t n)

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,10 +67,15 @@ static void free_names(char **names)
 	free(names);
 }
 
+static bool is_known(const char *name)
+{
+	return strcmp(name, "intake") == 0 || strcmp(name, "control") == 0;
+}
+
 int notify_passed_socket(const char *name, struct buffer *why)
 {
 	char **names = NULL;
-	int n = sd_listen_fds_with_names(1, &names);
+	int n = sd_listen_fds_with_names(0, &names);
 	int found = -1;
 
 	if (n < 0) {
@@ -78,14 +84,16 @@ int notify_passed_socket(const char *name, struct buffer *why)
 		return -EINVAL;
 	}
 	for (int i = 0; i < n && found != -EINVAL; i++) {
-		if (found < 0 && strcmp(names[i], name) == 0) {
-			found = SD_LISTEN_FDS_START + i;
+		bool asked_for = strcmp(names[i], name) == 0;
+
+		if (is_known(names[i]) && !(asked_for && found >= 0)) {
+			found = asked_for ? SD_LISTEN_FDS_START + i : found;
 			continue;
 		}
 		buffer_printf(why,
-			      "systemd passed a socket named \"%s\"; one named \"%s\" "
-			      "(FileDescriptorName=) is what is used here",
-			      names[i], name);
+			      "systemd passed a socket named \"%s\"%s; one named \"intake\" and "
+			      "one named \"control\" (FileDescriptorName=) are what is used here",
+			      names[i], asked_for ? " twice" : "");
 		found = -EINVAL;
 	}
 	free_names(names);

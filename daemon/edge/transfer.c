@@ -84,6 +84,7 @@ struct transfers {
 	struct list idle;
 	struct list parked;
 	struct watches watches;
+	uint64_t opened;  /* connections, since the start */
 	uint64_t address; /* a hash of the one connected to last */
 	uint64_t asleep;  /* clock_asleep() when the connections were last known to be good */
 	struct log_limit failed;
@@ -337,6 +338,11 @@ static int want_timer(CURLM *multi, long ms, void *arg)
 
 static void fail_parked(struct transfers *t, uint64_t parked_before);
 
+uint64_t transfers_opened(const struct transfers *t)
+{
+	return t->opened;
+}
+
 bool transfers_turn(struct transfers *t)
 {
 	bool ended;
@@ -403,6 +409,7 @@ static curl_socket_t want_open(void *arg, curlsocktype purpose, struct curl_sock
 	if (fd < 0)
 		return CURL_SOCKET_BAD;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, sizeof(unanswered));
+	t->opened++;
 	note_address(t, a);
 	return fd;
 }

@@ -31,6 +31,9 @@ void log_line(enum log_level level, const char *format, ...)
 #define log_info(...)    log_line(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...)   log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
+/* How many lines were lost since the start. */
+uint64_t log_lines_lost(void);
+
 /* Bytes of a foreign text that are shown: enough for why a certificate was refused. */
 #define LOG_QUOTED_MOST 150
 

@@ -17,6 +17,6 @@ void notify_alive(void);
 /* How often the watchdog must be fed, in ms, halved for safety; 0: there is none. */
 uint64_t notify_watchdog_ms(void);
 
-/* The descriptor that systemd passed as @name, -1 if it passed none, or -EINVAL with a
- * sentence in @why when it passed what we do not know. */
+/* The descriptor that systemd passed as @name ("intake" or "control"), -1 if it passed none,
+ * or -EINVAL with a sentence in @why when it passed what we do not know, or one twice. */
 int notify_passed_socket(const char *name, struct buffer *why);

@@ -35,6 +35,9 @@ void transfers_discard(struct transfers_change *change);
 
 struct transport *transfers_transport(struct transfers *t);
 
+/* How many connections have been opened. */
+uint64_t transfers_opened(const struct transfers *t);
+
 /* Lets libcurl do what it wants done at once, instead of a millisecond later by timer.
  * Call it after starting requests. Returns whether any attempt ended. */
 bool transfers_turn(struct transfers *t);

@@ -34,6 +34,7 @@ import ctypes
 import functools
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -278,6 +279,60 @@ class Writer:
         return [json.loads(line) for line in lines]
 
 
+class Control:
+    """A connection to the daemon's control socket."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(patience())
+        self.socket.connect(str(path))
+        self.answers = self.socket.makefile("rb")
+
+    def ask(self, op, **fields):
+        return self.ask_bytes(json.dumps({"op": op} | fields).encode())
+
+    def ask_bytes(self, line):
+        self.socket.sendall(line + b"\n")
+        return self.answer()
+
+    def answer(self):
+        line = self.answers.readline()
+        assert line.endswith(b"\n"), "the daemon closed the connection instead of answering"
+        return json.loads(line)
+
+
+class Sample(NamedTuple):
+    """A metric and its labels, as pairs in their order."""
+
+    name: str
+    labels: tuple = ()
+
+
+SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
+
+
+def parse_metrics(text):
+    """The values of all samples in a scrape."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    samples = {}
+    for name, labels, value in (SAMPLE.fullmatch(line).groups() for line in lines):
+        samples[Sample(name, tuple(LABEL.findall(labels or "")))] = float(value)
+    assert len(samples) == len(lines), "a sample is there twice"
+    return samples
+
+
+def check_ledger(metrics):
+    """Every line of every AppID must be accounted for within one scrape."""
+    assert metrics[Sample("barraged_ledger_consistent")] == 1
+    apps = {labels: lines for (name, labels), lines in metrics.items() if name == "barraged_lines_total"}
+    assert apps
+    for app, lines in apps.items():
+        fates = sum(n for (name, labels), n in metrics.items() if name == "barraged_requests_total" and labels[:1] == app)
+        states = sum(metrics[Sample(f"barraged_{state}", app)] for state in ("queued", "waiting", "in_flight"))
+        assert fates + states == lines, f"the ledger of {app} does not add up"
+
+
 class Daemon:
     """The daemon's process, or what is needed to start one.
 
@@ -289,11 +344,12 @@ class Daemon:
         self.zego = zego
         self.name = f"daemon{len(host.daemons)}"
         self.socket = host.directory / f"{self.name}.sock"
+        self.control_socket = host.directory / f"{self.name}.control"
         self.config = host.directory / f"{self.name}.conf"
         self.log_file = host.directory / f"{self.name}.log"
         self.command = [*command, str(BARRAGED), "--config", str(self.config)]
         self.environment = environment or {}
-        self.sections = {"daemon": {"socket": self.socket}}
+        self.sections = {"daemon": {"socket": self.socket, "control_socket": self.control_socket}}
         self.process = None
         self.has_been_awaited = False
         self.writers = []
@@ -346,6 +402,14 @@ class Daemon:
         writer = Writer(path or self.socket)
         self.writers.append(writer)
         return writer
+
+    def control(self, op, **fields):
+        """Ask over the control socket; gives the answer."""
+        return Control(self.control_socket).ask(op, **fields)
+
+    def metrics(self):
+        """All samples there are: their value by name and labels, a frozenset of pairs."""
+        return parse_metrics(self.control("metrics", format="prometheus")["metrics"])
 
     def connect_soon(self):
         """Connect to a daemon whose log does not tell when it listens."""
@@ -441,6 +505,7 @@ class Daemon:
             if self.is_running():
                 if "listens on" in self.log:
                     self.check_what_others_see()
+                self.check_itself()
                 status = self.stop()
             elif self.process and not self.has_been_awaited:
                 status = self.wait()
@@ -452,6 +517,18 @@ class Daemon:
         self.host.check_secrecy(self.log.encode(), *(writer.heard for writer in self.writers))
         self.host.check_secrecy(*(file.read_bytes() for file in self.host.directory.glob(f"{self.name}.*.lock")))
         self.host.run("--config", self.config, "--dump-config")
+
+    def check_itself(self):
+        """Hold what it says of itself against what every daemon must hold to, if it can be asked."""
+        try:
+            control = Control(self.control_socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return  # it was started without, or is only just starting
+        status = control.ask("status")
+        assert status["ledger_consistent"]
+        text = control.ask("metrics")["metrics"]
+        check_ledger(parse_metrics(text))
+        self.host.check_secrecy(json.dumps(status).encode(), text.encode())
 
     def kill(self):
         for writer in self.writers:
@@ -513,7 +590,7 @@ class Host:
 
     def config_text(self, zego=None, daemon=None, upstream=None, queue=None, app=None, apps=None):
         sections = {
-            "daemon": {"control_socket": "", "startup_hold": 0} | (daemon or {}),
+            "daemon": {"startup_hold": 0} | (daemon or {}),
             "upstream": {"url": zego.url, "ca_file": zego.ca_file} if zego else {"url": NOWHERE},
             "queue": queue or {},
         }

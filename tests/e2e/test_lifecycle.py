@@ -569,7 +569,9 @@ WRONG_SOCKETS = {
     "not a socket": ("3</dev/null", "intake", "is not a listening Unix stream socket"),
     "nothing at all": ("3<&-", "intake", "systemd"),
     "another name": ("3</dev/null", "control-room", 'a socket named "control-room"'),
-    "two of them": ("3</dev/null 4</dev/null", "intake:intake", 'a socket named "intake"'),
+    "two of them": ("3</dev/null 4</dev/null", "intake:intake", 'a socket named "intake" twice'),
+    "two for control": ("3</dev/null 4</dev/null", "control:control", 'a socket named "control" twice'),
+    "no socket for control": ("3</dev/null", "control", "is not a listening Unix stream socket"),
 }
 
 
@@ -663,7 +665,7 @@ def test_closed_standard_descriptors_are_not_mistaken_for_others(host, closed):
     assert writer.ask(message(id=1))["outcome"] == "sent"
     assert daemon.stop() == 0
     assert writer.rest() == []
-    assert [file.read_text() for file in host.directory.glob("*.lock")] == [""]
+    assert {file.read_text() for file in host.directory.glob("*.lock")} == {""}
 
 
 def test_a_standard_error_that_nobody_reads_holds_up_nothing(host):
