@@ -75,6 +75,7 @@ static void put_app(struct buffer *out, const struct scheduler *s, struct app *a
 	put_number(out, ",\"in_flight\":", app->n[REQUEST_IN_FLIGHT]);
 	put_number(out, ",\"oldest_ms\":", app_oldest(app, now) / NSEC_PER_MSEC);
 	put_number(out, ",\"lines\":", app->accepted);
+	put_number(out, ",\"attempts\":", histogram_count(&app->upstream));
 	put_number(out, ",\"retries\":", app->retries);
 	put_fates(out, &app->ledger);
 	put_percentiles(out, "waited_ms", &app->waits);

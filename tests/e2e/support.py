@@ -53,6 +53,8 @@ from sandbox import Sandbox  # noqa: E402
 
 BARRAGED = Path(os.environ.get("BARRAGED", ROOT / "build/daemon/barraged")).absolute()
 
+BARRAGECTL = BARRAGED.parent / "barragectl"
+
 APP = 1234567890
 OTHER_APP = 1234567891
 
@@ -407,6 +409,10 @@ class Daemon:
         """Ask over the control socket; gives the answer."""
         return Control(self.control_socket).ask(op, **fields)
 
+    def ctl(self, *arguments, **options):
+        """Run barragectl to its end."""
+        return self.host.run("--config", self.config, *arguments, program=BARRAGECTL, **options)
+
     def metrics(self):
         """All samples there are: their value by name and labels, a frozenset of pairs."""
         return parse_metrics(self.control("metrics", format="prometheus")["metrics"])
@@ -601,11 +607,11 @@ class Host:
             sections[f"app {app_id}"] = secret_file | (app or {}) | keys
         return "\n".join(section_text(name, keys) for name, keys in sections.items())
 
-    def run(self, *arguments):
-        """Run the daemon's program to its end."""
+    def run(self, *arguments, program=BARRAGED, input="", command=()):
+        """Run the daemon's program, or another, to its end; `command` is what goes before it."""
         result = subprocess.run(
-            [BARRAGED, *arguments],
-            stdin=subprocess.DEVNULL,
+            [*command, program, *arguments],
+            input=input,
             capture_output=True,
             text=True,
             env=os.environ | SANITIZERS,

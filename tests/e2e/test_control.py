@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -10,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from support import APP, OTHER_APP, SANITIZERS, Control, Sample, check_ledger, eventually, has_systemd, message, patience
+from support import APP, OTHER_APP, ROOT, SANITIZERS, Control, Sample, check_ledger, eventually, has_systemd, message, patience
 
 
 def app_of(status, app_id=APP):
@@ -368,3 +369,22 @@ def test_systemd_may_pass_a_control_socket_alone(host):
     assert Control(paths["control"]).ask("status")["ok"]
     assert daemon.connect().ask(message(id=1))["outcome"] == "sent"
     assert not daemon.control_socket.exists()
+
+
+# The documentation.
+
+
+def test_every_metric_is_documented_and_nothing_else(daemon):
+    text = (ROOT / "docs/CONTROL.md").read_text()
+    table = text[text.index("| metric | labels |") :]
+    documented = set(re.findall(r"`(barraged_\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:])))
+    there = {re.sub("_(bucket|count|sum)$", "", sample.name) for sample in daemon.metrics()}
+    assert documented == there
+
+
+def test_every_member_of_the_status_is_documented(daemon):
+    text = (ROOT / "docs/CONTROL.md").read_text()
+    status = daemon.control("status")
+    members = {*status, *status["config"], *status["upstream"], *status["fates"], *status["apps"][0]} - {"ok"}
+    section = text[text.index("## status") : text.index("## Metrics")]
+    assert {name for name in members if f"`{name}`" not in section} == set()

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* The daemon at the other end of a socket. */
+#pragma once
+
+#include <cjson/cJSON.h>
+
+#include "core/buffer.h"
+#include "ctl/options.h"
+
+/* Connects to a socket at @path. Returns its descriptor; or -1 with a sentence in @why
+ * that helps whoever typed the command. */
+int link_connect(const char *path, struct buffer *why);
+
+/* Sends one request and waits for its answer. Returns 0 with the answer in @line, without
+ * its newline, and the caller owning *@answer; or -1 with a sentence in @why. */
+int link_ask(int fd, const cJSON *request, struct buffer *line, cJSON **answer, struct buffer *why);
+
+/* Asks {"op":@op, …} once, with the member @name (NULL: none) set to @value, which is taken
+ * over. Says on standard error what went wrong, if anything. Returns an exit status; unless
+ * that is CTL_UNREACHABLE the caller owns *@answer, and @line is what came. */
+int link_command(const struct options *o, const char *op, const char *name, cJSON *value,
+		 struct buffer *line, cJSON **answer);
+
+static inline void cjson_deletep(cJSON **tree)
+{
+	cJSON_Delete(*tree);
+}
