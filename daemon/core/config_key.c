@@ -77,8 +77,8 @@ const struct config_key config_keys[] = {
 	{ IN_DAEMON(log_level), CHOICE(log_levels), "info", "", log_levels,
 	  "How much to log." },
 	{ IN_DAEMON(metrics_listen), KEY_LISTEN, 0, TEXT_MAX, "", "", NULL,
-	  "Address and port that serve the metrics over HTTP, such as 127.0.0.1:9464 or [::1]:9464; "
-	  "empty: none." },
+	  "Loopback address and port that serve the metrics over HTTP, such as 127.0.0.1:9464 or "
+	  "[::1]:9464; empty: none." },
 
 	{ IN_UPSTREAM(url), KEY_TEXT, 1, TEXT_MAX, "https://rtc-api.zego.im/", "", NULL,
 	  "The server API. https only, except on a loopback address." },

@@ -24,6 +24,7 @@
 #include <openssl/x509_vfy.h>
 
 #include "edge/account.h"
+#include "edge/exposition.h"
 #include "edge/url.h"
 
 /* The library's callback has another type if it was built otherwise, and its line
@@ -313,10 +314,9 @@ static int check_ca_file(struct reading *r, const char *value, struct config_err
 	return result;
 }
 
-/* Better said than metrics missed in the hour of need. */
-static int refuse_metrics(struct reading *r, const char *value, struct config_error *why)
+static int check_listen(struct reading *r, const char *value, struct config_error *why)
 {
-	return *value ? config_refuse(why, "metrics_listen: this build serves no metrics") : 0;
+	return exposition_check(value, why);
 }
 
 static int find_socket_group(struct reading *r, const char *value, struct config_error *why)
@@ -356,7 +356,7 @@ static const struct {
 	{ "url", check_url },
 	{ "proxy", check_proxy },
 	{ "ca_file", check_ca_file },
-	{ "metrics_listen", refuse_metrics },
+	{ "metrics_listen", check_listen },
 	{ "socket_group", find_socket_group },
 	{ "server_secret_file", remember_secret },
 	{ "allow_users", find_users },

@@ -27,6 +27,7 @@
 #include "edge/configfile.h"
 #include "edge/control.h"
 #include "edge/entropy.h"
+#include "edge/exposition.h"
 #include "edge/intake.h"
 #include "edge/listener.h"
 #include "edge/log.h"
@@ -73,7 +74,8 @@ struct daemon {
 	struct scheduler scheduler;
 	struct transfers *transfers;
 	struct intake *intake;
-	struct control *control; /* NULL: there is none */
+	struct control *control;       /* NULL: there is none */
+	struct exposition *exposition; /* likewise */
 	enum phase phase;
 	uint64_t started;
 	int64_t started_at; /* Unix time, ns */
@@ -326,7 +328,7 @@ static void list_fixed_keys(const struct config *old, const struct config *new,
 /* Idle writers must not take the descriptors that messages need to go out. */
 static void limit_clients(struct daemon *d, const struct config *c)
 {
-	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + DESCRIPTORS_SPARE;
+	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS + DESCRIPTORS_SPARE;
 	struct rlimit limit;
 	size_t most;
 
@@ -480,8 +482,9 @@ static int pause_app(struct daemon *d, uint32_t app_id, bool paused, struct buff
 	return 0;
 }
 
-static void print_metrics(struct daemon *d, enum metrics_format format, struct buffer *out)
+static void print_metrics(void *arg, enum metrics_format format, struct buffer *out)
 {
+	struct daemon *d = arg;
 	struct facts facts;
 
 	gather_facts(d, &facts);
@@ -665,6 +668,21 @@ static void log_summary(const struct daemon *d)
 		log_error("the ledger does not add up: this is a bug in barraged");
 }
 
+static int start_watching(struct daemon *d)
+{
+	_cleanup_(buffer_deinit) struct buffer why = { 0 };
+	int r = 0;
+
+	if (d->control_listener.fd >= 0)
+		r = control_new(&d->control, &d->loop, &d->control_listener, on_command, d);
+	if (r == 0 && *d->config->metrics_listen)
+		r = exposition_new(&d->exposition, &d->loop, d->config->metrics_listen,
+				   print_metrics, d, &why);
+	if (why.len > 0)
+		log_error("%s", why.data);
+	return r;
+}
+
 static int start_parts(struct daemon *d)
 {
 	uint64_t now = clock_now();
@@ -683,9 +701,7 @@ static int start_parts(struct daemon *d)
 		intake_on_long_turn(d->intake, turn, d);
 		limit_clients(d, d->config);
 	}
-	if (r == 0 && d->control_listener.fd >= 0)
-		r = control_new(&d->control, &d->loop, &d->control_listener, on_command, d);
-	return r;
+	return r == 0 ? start_watching(d) : r;
 }
 
 /* Closes what start_parts() has opened, last things first. Returns whether the loop can be
@@ -694,6 +710,7 @@ static bool stop_parts(struct daemon *d)
 {
 	bool closed = true;
 
+	exposition_close(d->exposition);
 	control_close(d->control);
 	if (d->intake)
 		intake_close(d->intake);

@@ -83,9 +83,18 @@ def is_sanitized():
 
 
 @functools.lru_cache(maxsize=None)
+def libraries():
+    return subprocess.run(["ldd", BARRAGED], capture_output=True, text=True, check=True).stdout
+
+
 def has_systemd():
     """Whether the daemon was built with libsystemd."""
-    return "libsystemd" in subprocess.run(["ldd", BARRAGED], capture_output=True, text=True, check=True).stdout
+    return "libsystemd" in libraries()
+
+
+def has_exposition():
+    """Whether it was built with libmicrohttpd."""
+    return "libmicrohttpd" in libraries()
 
 
 def patience():

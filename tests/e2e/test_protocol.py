@@ -527,7 +527,7 @@ def test_a_writer_too_many_is_told_and_turned_away_until_another_leaves(host):
 
 
 def test_where_descriptors_are_few_writers_leave_enough_for_messages(host):
-    daemon = host.daemon(host.zego(), upstream={"max_in_flight": 16}, command=("prlimit", "--nofile=116:116"))
+    daemon = host.daemon(host.zego(), upstream={"max_in_flight": 16}, command=("prlimit", "--nofile=132:132"))
     assert "20 writers at most, half of them of one user" in daemon.log
     first = daemon.connect()
     crowd = [daemon.connect() for _ in range(60)]
