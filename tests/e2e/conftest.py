@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support import BARRAGED, Host, is_sanitized
+from support import BARRAGED, Host, is_sanitized, preload
 
 
 def pytest_report_header():
@@ -66,5 +66,4 @@ def shims(tmp_path_factory):
 @pytest.fixture(scope="session")
 def odd_socket(shims):
     """What makes a daemon load odd_socket.c: environment variables."""
-    asan = "detect_leaks=1:halt_on_error=1:verify_asan_link_order=0"
-    return {"LD_PRELOAD": str(shims("odd_socket")), "ASAN_OPTIONS": asan}
+    return preload(shims("odd_socket"))

@@ -602,8 +602,8 @@ def test_one_room_is_sent_no_more_than_room_rate_in_any_second_and_holds_up_no_o
     assert max(arrival.ns for arrival in arrivals(zego, "other")) < times[-1]
 
 
-# What fills a queue, and how many times queue_bytes the daemon may then have grown: messages are charged, rooms are not,
-# and a room takes more than a small message.
+# What fills a queue, and how many times queue_bytes the daemon may then have grown: messages are charged, rooms are
+# not, and a room takes more than a small message.
 CROWDS = {
     "big messages": (lambda i: message("x" * 10_000, room=f"room {i % 50}"), 1.5),
     "small messages": (lambda i: message("x", room=f"room {i % 50}"), 1.5),
