@@ -360,19 +360,25 @@ static bool is_full(const struct scheduler *s, const struct app *app, const stru
 	       exceeds_bytes(s, r);
 }
 
+/* Chat makes way for anything, a system message only for another. */
+static struct request *oldest_of_user(const struct user *u, enum message_class least)
+{
+	for (int class = CLASS_CHAT; class >= (int)least; class --) {
+		if (!list_is_empty(&u->queued[class]))
+			return list_first(&u->queued[class], struct request, charge);
+	}
+	return NULL;
+}
+
 /* The oldest message of the user who has most of what is queued, if even with @r its own
- * has less. Again chat makes way for anything, a system message only for another. */
+ * has less. */
 static struct request *victim_of_heaviest(const struct scheduler *s, const struct request *r)
 {
 	struct user *u = users_heaviest(&s->users);
 
 	if (!u || u->queued_bytes <= r->user->queued_bytes + request_size(r))
 		return NULL;
-	for (int class = CLASS_CHAT; class >= (int)r->class; class --) {
-		if (!list_is_empty(&u->queued[class]))
-			return list_first(&u->queued[class], struct request, charge);
-	}
-	return NULL;
+	return oldest_of_user(u, r->class);
 }
 
 /* Has one user's flood make way for another's messages, in whatever AppID it is. */
@@ -390,8 +396,9 @@ static void make_users_way(struct scheduler *s, const struct request *r, uint64_
 	}
 }
 
-/* Chat makes way for anything, a system message only for another. */
-static struct request *victim_for(const struct app *app, const struct request *r)
+/* Of the AppID's longest room. */
+static struct request *victim_for(const struct scheduler *s, const struct app *app,
+				  const struct request *r)
 {
 	struct request *old;
 
@@ -400,6 +407,9 @@ static struct request *victim_for(const struct app *app, const struct request *r
 	old = oldest_of_longest(app, CLASS_CHAT);
 	if (!old && r->class == CLASS_SYSTEM)
 		old = oldest_of_longest(app, CLASS_SYSTEM);
+	/* Who fills the memory from many rooms does so at nobody else's cost. */
+	if (old && exceeds_bytes(s, r) && old->user->queued_bytes < r->user->queued_bytes)
+		old = oldest_of_user(r->user, r->class);
 	return old;
 }
 
@@ -410,7 +420,7 @@ static bool make_way(struct scheduler *s, struct app *app, const struct request 
 	if (s->bytes - app->queued_bytes + request_size(r) > s->config->queue_bytes)
 		return false;
 	while (is_full(s, app, r)) {
-		struct request *old = victim_for(app, r);
+		struct request *old = victim_for(s, app, r);
 
 		if (!old)
 			return false;

@@ -169,7 +169,7 @@ static void on_event(void *arg, const struct scheduler_event *e)
 			      log_quote(request_room_id(r), r->room_id_len).text, r->id_len,
 			      request_id(r), r->attempts);
 	buffer_puts(&line, event_lines[e->type].sentence);
-	if (e->value > 0)
+	if (e->value > 0 || e->type == EVENT_OVER_SHARE) /* root is 0 */
 		buffer_printf(&line, " %" PRIu64, e->value);
 	log_verdict(&line, e->verdict);
 	buffer_puts(&line, log_repeats(before).text);

@@ -29,6 +29,7 @@ each sandbox must not have been called too often or in a wrong way, unless the t
 outlives its test.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -226,12 +227,13 @@ class Zego(Sandbox):
 class Writer:
     """A connection to the daemon's socket. All that it hears is kept in `heard`."""
 
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, path, connected=None):
+        self.socket = connected or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(patience())
         self.heard = b""
         self.taken = 0  # bytes of it that have been given out as replies
-        self.socket.connect(str(path))
+        if not connected:
+            self.socket.connect(str(path))
 
     def send(self, *lines):
         """Send objects as lines, in one write; bytes are a line as they stand."""
@@ -425,6 +427,24 @@ class Daemon:
     def metrics(self):
         """All samples there are: their value by name and labels, a frozenset of pairs."""
         return parse_metrics(self.control("metrics", format="prometheus")["metrics"])
+
+    def connect_as(self, uid, n=1):
+        """n connections that count as another user's, since that user makes them."""
+
+        def connect():
+            for _ in range(n):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                    connection.connect(str(self.socket))
+                    socket.send_fds(there, [b"x"], [connection.fileno()])
+            return b""
+
+        here, there = socket.socketpair()
+        with here, there, concurrent.futures.ThreadPoolExecutor() as pool:
+            received = pool.submit(lambda: [socket.recv_fds(here, 1, 1)[1][0] for _ in range(n)])
+            as_user(uid, connect)
+            writers = [Writer(self.socket, socket.socket(fileno=fd)) for fd in received.result()]
+        self.writers += writers
+        return writers
 
     def connect_soon(self):
         """Connect to a daemon whose log does not tell when it listens."""

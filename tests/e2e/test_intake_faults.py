@@ -11,10 +11,12 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,13 @@ def test_replies_that_nobody_reads_are_counted_and_their_lines_too(host):
 # Crowds, and few descriptors.
 
 
+def open_to_all(host, **options):
+    """A daemon that other users can connect to."""
+    host.directory.chmod(0o755)
+    options["daemon"] = {"socket_mode": "0666"} | options.get("daemon", {})
+    return host.daemon(host.zego(**options.pop("zego", {})), **options)
+
+
 @contextlib.contextmanager
 def many_descriptors(n):
     """This process may have so many while the test runs."""
@@ -221,20 +230,22 @@ def cost_of_lines(daemon, writer, n):
 
 def test_ten_thousand_idle_writers_cost_a_kibibyte_each_and_no_time(host):
     crowd_size = 10_000
-    with many_descriptors(crowd_size + 1000), contextlib.ExitStack() as stack:
-        daemon = host.daemon(host.zego(), daemon={"max_clients": crowd_size + 1})
+    with many_descriptors(2 * crowd_size):
+        daemon = open_to_all(host, daemon={"max_clients": crowd_size + 1})
         writer = daemon.connect()
         assert writer.ask(message(id="before"))["outcome"] == "sent"
         alone = cost_of_lines(daemon, writer, 5000)
         before = daemon.resident()
-        for n in range(crowd_size):
-            stack.enter_context(contextlib.closing(Writer(daemon.socket)))
-            if n % 1000 == 0:
-                writer.sync()  # the backlog is finite
-        writer.sync()
+        for _ in range(crowd_size // 1000):
+            if os.getuid() == 0:  # half of them are somebody else's: nobody may have nearly all descriptors
+                daemon.connect_as(SOMEBODY, 500)
+            for _ in range(500 if os.getuid() == 0 else 1000):
+                daemon.connect()
+            writer.sync()  # the backlog is finite
         assert is_sanitized() or daemon.resident() - before < crowd_size * KIB
         assert idle_cost(daemon) < 0.3
         assert is_sanitized() or cost_of_lines(daemon, writer, 5000) < 3 * alone + 0.1
+        assert daemon.reload(daemon={"max_clients": 100})
         for _ in range(5):
             assert [reply["reason"] for reply in daemon.connect().rest()] == ["too_many_clients"]
         assert writer.ask(message(id="among them"))["outcome"] == "sent"
@@ -279,6 +290,68 @@ def test_an_error_of_recv_is_retried_or_ends_that_writer_only(host, odd_socket):
     for n in range(3):
         assert daemon.connect().ask(message("sent", id=n))["outcome"] == "sent"
     assert daemon.summary() == {"lines": 3, "sent": 3}
+
+
+# One user's flood, and the others.
+
+
+@needs_root
+def test_a_user_with_too_many_connections_keeps_no_other_out(host):
+    daemon = open_to_all(host, daemon={"max_clients": 20})
+    flood = [daemon.connect() for _ in range(60)]
+    told = [writer.ask(b"refused")["reason"] for writer in flood[:20]]
+    assert told == ["invalid"] * 20
+    assert {reply["reason"] for writer in flood[20:] for reply in writer.rest()} == {"too_many_clients"}
+    for writer in daemon.connect_as(SOMEBODY, 5):
+        assert writer.ask(message(id=1))["outcome"] == "sent"
+    assert len(re.findall(r"^warning: uid=0 .*connections", daemon.log, re.MULTILINE)) == 1
+    assert "uid=4711" not in daemon.log
+    for writer in flood[:5]:
+        writer.close()
+    eventually(lambda: "invalid" in [reply["reason"] for reply in ask_and_end(daemon)], "a place for one more")
+
+
+def ask_and_end(daemon):
+    """What a new writer hears that says one wrong thing."""
+    with contextlib.suppress(BrokenPipeError):
+        writer = daemon.connect()
+        writer.send(b"refused")
+        writer.half_close()
+    return writer.rest()
+
+
+@needs_root
+def test_a_user_who_fills_the_queue_takes_no_room_from_another(host):
+    patient = {"queue_bytes": "256KiB", "max_age": "60s", "queue_max": 10_000}
+    daemon = open_to_all(host, app={"rate": 1, "burst": 1}, queue=patient, daemon={"drain_timeout": 0})
+    flooding = daemon.connect()
+    (other,) = daemon.connect_as(SOMEBODY)
+    # Each in a room of its own, so that the other's room is the longest.
+    flooding.send(*(message("x" * 1000, room=f"x{n}", id=n) for n in range(500)))
+    flooding.sync()
+    other.send(*(message("y" * 1000, id=n) for n in range(50)))
+    assert [reply for reply in other.sync() if reply["outcome"] == "dropped"] == []
+    flooding.send(*(message("z" * 1000, room=f"z{n}", id=n) for n in range(500)))
+    flooding.sync()
+    assert [reply for reply in other.sync() if reply["outcome"] == "dropped"] == []
+    assert len(re.findall(r"^warning: .*uid: 0$", daemon.log, re.MULTILINE)) == 1
+    daemon.signal(signal.SIGTERM)
+    fates = Counter(reply.get("reason", reply["outcome"]) for reply in other.rest())
+    assert fates["queue_full"] == 0 and fates["shutdown"] + fates["sent"] == 50
+    assert daemon.wait() == 0
+    assert "uid: 4711" not in daemon.log
+
+
+@needs_root
+def test_users_who_may_use_no_appid_are_each_named_once(host):
+    daemon = open_to_all(host, app={"allow_users": "12345"})
+    writers = [daemon.connect(), daemon.connect(), *daemon.connect_as(SOMEBODY, 2)]
+    for writer in writers * 2:
+        replies = writer.ask(*([message(id=1)] * 50))
+        assert {(reply["outcome"], reply["reason"]) for reply in replies} == {("rejected", "unknown_app")}
+    for uid in 0, SOMEBODY:
+        assert len(re.findall(rf"^warning: .*\buid={uid}\b.*not for this", daemon.log, re.MULTILINE)) == 1
+    assert daemon.summary() == {"lines": 400, "rejected/unknown_app": 400}
 
 
 # The socket's path.

@@ -410,6 +410,66 @@ static void check_no_user_over_share(struct host *h, enum message_class class)
 		sim_fail(h->sim, "a user over its share should have made way");
 }
 
+/* Whether what comes in finds no memory, and the longest room would have to give for it
+ * what a user has written who has less queued than the one whose it is. */
+static bool would_cost_another(const struct host *h, const struct app *app, const struct request *r,
+			       enum message_class class)
+{
+	size_t before = h->scheduler.bytes + (r->room ? request_size(r) : 0);
+	size_t mine = h->incoming_user->queued_bytes + (r->room ? request_size(r) : 0);
+
+	if (before + h->incoming_size <= h->config->queue_bytes)
+		return false;
+	list_for_each (node, &app->rooms) {
+		const struct room *room = list_entry(node, struct room, link);
+
+		for (int i = CLASS_CHAT; i >= (int)class; i--) {
+			const struct lane *lane = &room->lanes[i];
+
+			if (lane->n > 0 &&
+			    list_first(&lane->queue, struct request, link)->user->queued_bytes <
+				    mine)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Whether @r, which has left its queue already, was its user's first that may make way. What
+ * is tried again stands where it came back, whatever its age. */
+static bool was_its_users_oldest(const struct request *r, enum message_class class)
+{
+	const struct list *queue = &r->user->queued[r->class];
+	const struct request *next;
+
+	if (r->class == CLASS_SYSTEM &&
+	    (class != CLASS_SYSTEM || !list_is_empty(&r->user->queued[CLASS_CHAT])))
+		return false;
+	if (list_is_empty(queue) || r->attempts > 0)
+		return true;
+	next = list_first(queue, struct request, charge);
+	return next->attempts > 0 || next->sequence > r->sequence;
+}
+
+static bool has_none(const struct user *u, enum message_class class)
+{
+	return list_is_empty(&u->queued[CLASS_CHAT]) &&
+	       (class != CLASS_SYSTEM || list_is_empty(&u->queued[CLASS_SYSTEM]));
+}
+
+/* Whether @r is an exception to the rule of the longest room, made for the other users: it
+ * may be of another AppID then. */
+static bool spares_others(struct host *h, const struct request *r, enum message_class class)
+{
+	const struct app *app = scheduler_app(&h->scheduler, h->incoming_app);
+
+	if (app->config->queue.overflow != OVERFLOW_OLDEST || !would_cost_another(h, app, r, class))
+		return false;
+	if (!r->room)
+		return has_none(h->incoming_user, class);
+	return r->user == h->incoming_user && was_its_users_oldest(r, class);
+}
+
 void promise_check_overflow(struct host *h, const struct request *r, enum message_class class)
 {
 	const struct app *app = r->room ? r->room->app : NULL;
@@ -420,6 +480,8 @@ void promise_check_overflow(struct host *h, const struct request *r, enum messag
 		check_users_victim(h, r, class);
 		return;
 	}
+	if (r->room && spares_others(h, r, class))
+		return;
 	if (app && app->app_id != h->incoming_app)
 		sim_fail(h->sim, "another AppID's message made way without need");
 	if (!r->room)
@@ -427,6 +489,8 @@ void promise_check_overflow(struct host *h, const struct request *r, enum messag
 	if (!app)
 		app = scheduler_app(&h->scheduler, m->app_id);
 	policy = (enum overflow)app->config->queue.overflow;
+	if (!r->room && spares_others(h, r, class))
+		return;
 	if (r->room && policy == OVERFLOW_NEWEST)
 		sim_fail(h->sim, "a message made way where none should");
 	else if (r->room && r->class == CLASS_SYSTEM && class != CLASS_SYSTEM)

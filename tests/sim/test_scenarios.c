@@ -913,6 +913,31 @@ static void test_one_user_s_flood_makes_way_for_another_user(void **state)
 	end(sim);
 }
 
+/* The longest room is the other's, and stays as it is. */
+static void test_one_user_s_flood_of_many_rooms_costs_no_other_user(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h;
+	size_t others;
+
+	sim->rooms = 500;
+	h = sim_host(sim, &(struct sim_config){
+				  .n_apps = 1,
+				  .queue = "queue_bytes = 64KiB; queue_max = 100000; max_age = 60s",
+				  .app = "rate = 1" });
+	sim->content = 1000;
+	for (unsigned i = 0; i < 200; i++)
+		sim_submit(h, 1, i, CLASS_CHAT, 0, 0);
+	for (unsigned i = 0; i < 10; i++)
+		sim_submit(h, 1, 400, CLASS_CHAT, 0, 1);
+	others = h->users[1]->queued_bytes;
+	assert_in_range(others, 10000, 13000);
+	for (unsigned i = 0; i < 200; i++)
+		sim_submit(h, 1, 200 + i, CLASS_CHAT, 0, 0);
+	assert_int_equal(h->users[1]->queued_bytes, others);
+	end(sim);
+}
+
 static void test_a_seed_is_the_same_run_every_time(void **state)
 {
 	for (uint64_t seed = 1; seed <= 30; seed++) {
@@ -973,6 +998,7 @@ int main(void)
 		cmocka_unit_test(test_appids_take_turns_when_connections_are_few),
 		cmocka_unit_test(test_an_appid_without_answers_leaves_connections_to_the_others),
 		cmocka_unit_test(test_one_user_s_flood_makes_way_for_another_user),
+		cmocka_unit_test(test_one_user_s_flood_of_many_rooms_costs_no_other_user),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
