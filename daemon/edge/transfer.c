@@ -28,6 +28,7 @@
 #include "edge/clock.h"
 #include "edge/log.h"
 #include "edge/resolver.h"
+#include "edge/retry_after.h"
 #include "edge/watch.h"
 
 #define BODY_MOST    (64 * 1024)
@@ -41,9 +42,6 @@
 /* And none lives longer than this, so that a change of address or certificate is
  * followed. */
 #define CONNECTION_LIFE_SECONDS 300L
-
-#define RETRY_AFTER_LEAST (NSEC_PER_SEC / 10)
-#define RETRY_AFTER_MOST  (60 * NSEC_PER_SEC)
 
 /* One libcurl handle, used again and again. */
 struct slot {
@@ -148,28 +146,6 @@ static uint64_t info_time(CURL *easy, CURLINFO what)
 	if (curl_easy_getinfo(easy, what, &us) != CURLE_OK || us < 0)
 		return 0;
 	return (uint64_t)us * NSEC_PER_USEC;
-}
-
-/* "Retry-After: 0", which libcurl reports as if there were none. */
-static bool is_retry_after_zero(CURL *easy)
-{
-	struct curl_header *h;
-
-	return curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &h) == CURLHE_OK &&
-	       strcmp(h->value, "0") == 0;
-}
-
-static uint64_t retry_after_of(CURL *easy)
-{
-	curl_off_t seconds = 0;
-
-	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds < 0)
-		return 0;
-	if (seconds == 0)
-		return is_retry_after_zero(easy) ? RETRY_AFTER_LEAST : 0;
-	if ((uint64_t)seconds >= RETRY_AFTER_MOST / NSEC_PER_SEC)
-		return RETRY_AFTER_MOST;
-	return max_u64((uint64_t)seconds * NSEC_PER_SEC, RETRY_AFTER_LEAST);
 }
 
 /* Time to first byte on a connection that was there already, or 0. */
