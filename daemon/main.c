@@ -16,6 +16,7 @@
 #include "core/config.h"
 #include "edge/configfile.h"
 #include "edge/daemon.h"
+#include "edge/log.h"
 
 static const char usage[] =
 	"Usage: barraged [--config FILE] [--check-config | --dump-config]\n"
@@ -85,15 +86,19 @@ static void parse_options(struct options *o, int argc, char **argv)
 	}
 }
 
-static int load(struct config **config, struct vault **vault, const char *path)
+static int load(struct config **config, struct vault **vault, const struct options *o)
 {
 	struct buffer errors = { 0 };
-	int r = configfile_load(config, vault, path, true, &errors);
+	int r = configfile_load(config, vault, o->config, true, &errors);
 
-	if (r > 0)
-		fputs(errors.data ? errors.data : "out of memory\n", stderr);
-	else if (r < 0)
-		fprintf(stderr, "%s: %s\n", path, strerror(-r));
+	if (r < 0)
+		buffer_printf(&errors, "%s: %s\n", o->config, strerror(-r));
+	if (errors.failed || (r && !errors.data))
+		fputs("out of memory\n", stderr);
+	else if (o->action == ACTION_RUN)
+		log_lines(LOG_LEVEL_ERROR, &errors);
+	else if (r)
+		fputs(errors.data, stderr);
 	buffer_deinit(&errors);
 	return r;
 }
@@ -164,7 +169,7 @@ int main(int argc, char **argv)
 		fputs("libcurl cannot be used\n", stderr);
 		return EX_SOFTWARE;
 	}
-	if (load(&config, &vault, options.config) == 0)
+	if (load(&config, &vault, &options) == 0)
 		status = act(&options, config, vault);
 	curl_global_cleanup();
 	return status;

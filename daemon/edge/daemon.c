@@ -292,16 +292,6 @@ static void on_prepare(uv_prepare_t *prepare)
 
 /* Reloading. */
 
-static void log_lines(enum log_level level, const struct buffer *lines)
-{
-	for (size_t i = 0; lines->data && i < lines->len;) {
-		size_t n = strcspn(lines->data + i, "\n");
-
-		log_line(level, "%.*s", (int)n, lines->data + i);
-		i += n + 1;
-	}
-}
-
 /* One line for each key that is not in force before the next start. */
 static void list_fixed_keys(const struct config *old, const struct config *new,
 			    struct buffer *warnings)

@@ -125,6 +125,16 @@ uint64_t log_lines_lost(void)
 	return lost_ever;
 }
 
+void log_lines(enum log_level level, const struct buffer *lines)
+{
+	for (size_t i = 0; lines->data && i < lines->len;) {
+		size_t n = strcspn(lines->data + i, "\n");
+
+		log_line(level, "%.*s", (int)n, lines->data + i);
+		i += n + 1;
+	}
+}
+
 struct log_quoted log_quote(const char *bytes, size_t n)
 {
 	struct log_quoted q = { .text = "\"\"" };

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/buffer.h"
+
 /* By who must act: the operator now, the operator soon, nobody, a developer. */
 enum log_level {
 	LOG_LEVEL_ERROR,
@@ -25,6 +27,9 @@ bool log_wants(enum log_level level);
  * signatures have no place here; other foreign text only through log_quote(). */
 void log_line(enum log_level level, const char *format, ...)
 	__attribute__((__format__(__printf__, 2, 3)));
+
+/* Each of @lines by itself. */
+void log_lines(enum log_level level, const struct buffer *lines);
 
 #define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)

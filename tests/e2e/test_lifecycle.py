@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from sandbox import SECOND, most_in_window
-from support import APP, OTHER_APP, SANITIZERS, Writer, has_systemd, is_sanitized, message, patience
+from support import APP, EX_CONFIG, OTHER_APP, SANITIZERS, Writer, has_systemd, is_sanitized, message, patience
 
 BOTH = {APP: {}, OTHER_APP: {}}
 
@@ -625,6 +625,23 @@ def test_systemd_is_told_of_each_stage_of_life(host, abstract):
         daemon.signal(signal.SIGTERM)
         assert told(listener) == ["STOPPING=1"]
         assert daemon.wait() == 0
+
+
+def test_the_journal_gets_a_level_with_every_line(host):
+    daemon = host.daemon(host.zego(), start=False)
+    daemon.log_file.touch()
+    stream = daemon.log_file.stat()  # standard error is this file, taken for the journal's stream
+    daemon.environment["JOURNAL_STREAM"] = f"{stream.st_dev}:{stream.st_ino}"
+    daemon.start()
+    assert not daemon.reload(daemon={"nonsense": 1})
+    daemon.stop()
+    before = len(daemon.log.splitlines())
+    daemon.launch()  # with that configuration, which now forbids the start
+    assert daemon.wait() == EX_CONFIG
+
+    levels = [line[:3] for line in daemon.log.splitlines()]
+    assert set(levels[:before]) >= {"<3>", "<6>"} and set(levels) <= {"<3>", "<4>", "<6>"}
+    assert levels[before:] and set(levels[before:]) == {"<3>"}
 
 
 def test_a_notify_socket_that_is_not_there_does_not_matter(host):
