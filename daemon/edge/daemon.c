@@ -755,6 +755,9 @@ int daemon_run(const char *path, struct config *config, struct vault *vault)
 
 	log_set_level((enum log_level)config->log_level);
 	raise_descriptors();
+	if (geteuid() == 0)
+		log_warning("barraged runs as root, and needs nothing that only root may do: give "
+			    "it a user of its own");
 	d.listener = (struct listener){ .fd = -1, .lock = -1 };
 	d.control_listener = (struct listener){ .fd = -1, .lock = -1 };
 	if (open_sockets(&d) == 0)

@@ -521,6 +521,10 @@ def test_an_appid_added_by_a_reload_is_held_for_its_first_second_too(host):
     assert min(arrival.ns for arrival in daemon.zego.seen()) - reloaded >= SECOND
 
 
+def test_root_and_nobody_else_is_told_that_there_is_no_need_for_root(daemon):
+    assert daemon.log.count("runs as root") == (os.geteuid() == 0)
+
+
 # Under systemd.
 
 needs_systemd = pytest.mark.skipif(not has_systemd(), reason="built without libsystemd")
