@@ -29,8 +29,8 @@ struct room;
 struct user;
 
 struct request {
-	struct list link; /* of its state */
-	struct list tick; /* in the scheduler's wheel while queued or waiting */
+	struct list link;   /* of its state */
+	struct list tick;   /* in the scheduler's wheel while queued or waiting */
 	struct list charge; /* in its user's while queued */
 	struct user *user;  /* who wrote it; set before it is submitted */
 	struct room *room;

@@ -273,7 +273,7 @@ static void check_config(const struct config *c)
 {
 	for (enum config_section s = 0; s < SECTION_APP; s++)
 		check_section(s, c);
-	CHECK(c->n_apps > 0 && !*c->metrics_listen);
+	CHECK(c->n_apps > 0);
 	CHECK(strncasecmp(c->url, "https://", 8) == 0 || strstr(c->url, "127.") ||
 	      strcasestr(c->url, "localhost") || strstr(c->url, "[::1]"));
 	CHECK(!strpbrk(c->url, "?#") && !strpbrk(c->proxy, "?#@"));
