@@ -401,7 +401,7 @@ const struct metric metrics[] = {
 	{ "barraged_replies_discarded", METRIC_COUNTER, "",
 	  "Replies discarded because their writer does not read.", COUNT(replies_discarded) },
 	{ "barraged_replies_lost", METRIC_COUNTER, "",
-	  "Replies to writers that had left.", COUNT(replies_lost) },
+	  "Replies to writers that had left, or did not read before the end.", COUNT(replies_lost) },
 	{ "barraged_socket_lost", METRIC_GAUGE, "",
 	  "Whether the socket's file is gone, so that no new writer can connect.", FLAG(socket_lost) },
 	{ "barraged_log_lines_lost", METRIC_COUNTER, "",

@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +21,11 @@
 
 #include "build.h"
 #include "core/buffer.h"
+#include "core/config_key.h"
 #include "core/metrics.h"
 #include "core/scheduler.h"
 #include "core/status.h"
+#include "edge/checks.h"
 #include "edge/clock.h"
 #include "edge/configfile.h"
 #include "edge/control.h"
@@ -77,6 +80,8 @@ struct daemon {
 	struct control *control;       /* NULL: there is none */
 	struct exposition *exposition; /* likewise */
 	enum phase phase;
+	struct checks checks;
+	uv_fs_event_t folder; /* of our socket */
 	uint64_t started;
 	int64_t started_at; /* Unix time, ns */
 	int64_t reloaded_at;
@@ -279,6 +284,7 @@ static void turn(void *arg)
 	}
 	if (again)
 		next = now;
+	checks_run(&d->checks, &d->scheduler, &d->listener, now);
 	end_if_done(d);
 	intake_flush(d->intake);
 	end_if_done(d);
@@ -417,6 +423,9 @@ static void gather_facts(const struct daemon *d, struct facts *facts)
 		.replies_lost = counts->replies_lost,
 		.connections_opened = transfers_opened(d->transfers),
 		.log_lines_lost = log_lines_lost(),
+		.socket_lost = d->checks.is_socket_lost,
+		.clock_skew = transfers_clock_skew(d->transfers),
+		.clock_steps = d->checks.clock_steps,
 	};
 }
 
@@ -584,15 +593,32 @@ static int open_socket(struct listener *l, const char *name, const char *path, m
 	return r;
 }
 
+/* Messages matter more than steering: where nobody asked for a control socket, the daemon
+ * does without it if the usual place cannot be had. */
+static bool is_control_optional(const struct config *c)
+{
+	const struct config_key *k = config_key_find(SECTION_DAEMON, "control_socket");
+
+	return strcmp(c->control_socket, k->standard) == 0;
+}
+
 static int open_sockets(struct daemon *d)
 {
 	const struct config *c = d->config;
 	int r = open_socket(&d->listener, "intake", c->socket, (mode_t)c->socket_mode,
 			    c->socket_gid);
 
-	if (r == 0)
-		r = open_socket(&d->control_listener, "control", c->control_socket, 0600,
-				(gid_t)-1);
+	if (r < 0)
+		return r;
+	if (d->listener.was_stale)
+		log_warning("the barraged before this one did not stop in order: what it had "
+			    "queued is lost");
+	r = open_socket(&d->control_listener, "control", c->control_socket, 0600, (gid_t)-1);
+	if (r < 0 && is_control_optional(c)) {
+		log_warning("there is no control socket, and barragectl cannot be used: set "
+			    "control_socket");
+		return 0;
+	}
 	return r;
 }
 
@@ -600,6 +626,26 @@ static void close_sockets(struct daemon *d)
 {
 	listener_close(&d->control_listener);
 	listener_close(&d->listener);
+}
+
+/* An idle daemon has no turn in which it would notice that its socket is gone. */
+static void on_folder_changed(uv_fs_event_t *handle, const char *name, int events, int status)
+{
+	struct daemon *d = handle->data;
+
+	d->checks.is_due = true;
+}
+
+static void watch_folder(struct daemon *d)
+{
+	char *path = d->listener.path ? strdup(d->listener.path) : NULL;
+
+	uv_fs_event_init(&d->loop, &d->folder);
+	d->folder.data = d;
+	/* Without inotify it is noticed with the next line. */
+	if (path)
+		(void)uv_fs_event_start(&d->folder, on_folder_changed, dirname(path), 0);
+	free(path);
 }
 
 static void start_handles(struct daemon *d)
@@ -613,6 +659,7 @@ static void start_handles(struct daemon *d)
 	d->prepare.data = d;
 	d->phase_timer.data = d;
 	uv_prepare_start(&d->prepare, on_prepare);
+	watch_folder(d);
 	if (watchdog > 0)
 		uv_timer_start(&d->watchdog, on_watchdog, watchdog, watchdog);
 	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++) {
@@ -627,6 +674,7 @@ static void stop_handles(struct daemon *d)
 	uv_close((uv_handle_t *)&d->prepare, NULL);
 	uv_close((uv_handle_t *)&d->timer, NULL);
 	uv_close((uv_handle_t *)&d->phase_timer, NULL);
+	uv_close((uv_handle_t *)&d->folder, NULL);
 	uv_close((uv_handle_t *)&d->watchdog, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++)
 		uv_close((uv_handle_t *)&d->signals[i], NULL);
@@ -654,8 +702,6 @@ static void log_summary(const struct daemon *d)
 		buffer_printf(&line, " replies_lost=%" PRIu64, counts->replies_lost);
 	if (!line.failed)
 		log_info("%s", line.data);
-	if (!scheduler_adds_up(&d->scheduler))
-		log_error("the ledger does not add up: this is a bug in barraged");
 }
 
 static int start_watching(struct daemon *d)
@@ -732,6 +778,9 @@ static int run(struct daemon *d)
 			 d->config->n_apps, d->config->n_apps == 1 ? "" : "s", d->config->url);
 		notify("READY=1");
 		uv_run(&d->loop, UV_RUN_DEFAULT);
+		intake_hang_up(d->intake);
+		d->checks.is_due = true;
+		checks_run(&d->checks, &d->scheduler, &d->listener, clock_now());
 		log_summary(d);
 	} else {
 		log_error("barraged cannot start: %s",

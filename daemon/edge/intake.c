@@ -123,6 +123,14 @@ static void on_client_closed(uv_handle_t *handle)
 	client_free_if_done(c);
 }
 
+/* Nobody will hear the replies that wait. */
+static void client_forget_replies(struct client *c)
+{
+	for (size_t i = 0; i < c->replies.len; i++)
+		c->intake->counts.replies_lost += c->replies.data[i] == '\n';
+	buffer_deinit(&c->replies);
+}
+
 static void client_close(struct client *c)
 {
 	struct intake *in = c->intake;
@@ -133,11 +141,11 @@ static void client_close(struct client *c)
 	uv_close((uv_handle_t *)&c->poll, on_client_closed);
 	close(c->fd);
 	c->fd = -1;
+	client_forget_replies(c);
 	client_charge(c);
 	c->user->connections--;
 	users_put(&in->scheduler->users, c->user);
 	line_deinit(&c->reader);
-	buffer_deinit(&c->replies);
 	list_unlink(&c->link);
 	list_unlink(&c->unsent);
 	in->counts.clients--;
@@ -178,7 +186,7 @@ static void client_flush(struct client *c)
 		/* The writer has closed: nobody hears the replies. Lines that it has sent
 		 * before are still there, are read in their turn and count; their end or
 		 * libuv's report of the reset then closes it. */
-		buffer_deinit(&c->replies);
+		client_forget_replies(c);
 	} else if (n == (ssize_t)c->replies.len) {
 		buffer_deinit(&c->replies); /* an idle writer holds nothing */
 	} else if (n > 0) {
@@ -607,12 +615,17 @@ static void on_handle_closed(uv_handle_t *handle)
 	intake_free_if_done(in);
 }
 
-void intake_close(struct intake *in)
+void intake_hang_up(struct intake *in)
 {
-	in->closing = true;
 	in->stopped = true;
 	while (!list_is_empty(&in->clients))
 		client_close(list_first(&in->clients, struct client, link));
+}
+
+void intake_close(struct intake *in)
+{
+	in->closing = true;
+	intake_hang_up(in);
 	uv_close((uv_handle_t *)&in->poll, on_handle_closed);
 	uv_close((uv_handle_t *)&in->pause, on_handle_closed);
 }

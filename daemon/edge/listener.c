@@ -6,7 +6,7 @@
  *
  * Two daemons on one path would both send at the full limit. A lock beside the socket,
  * held for life, decides who owns the path; whether a socket found there is alive is
- * asked by connecting to it.
+ * asked by connecting to it. A socket that was passed is locked itself.
  */
 #include "edge/listener.h"
 
@@ -73,6 +73,7 @@ static int clear_path(struct listener *l, const struct sockaddr_un *address, str
 		return refuse(why, EADDRINUSE, l->path, "something is already running here");
 	if (unlink(l->path) < 0)
 		return refuse(why, errno, l->path, "is stale and cannot be removed");
+	l->was_stale = true;
 	return 0;
 }
 
@@ -143,6 +144,8 @@ static int option(int fd, int name)
 
 int listener_adopt(struct listener *l, int fd, struct buffer *why)
 {
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
 	*l = (struct listener){ .fd = -1, .lock = -1 };
 	if (option(fd, SO_DOMAIN) != AF_UNIX || option(fd, SO_TYPE) != SOCK_STREAM ||
 	    option(fd, SO_ACCEPTCONN) != 1) {
@@ -156,6 +159,13 @@ int listener_adopt(struct listener *l, int fd, struct buffer *why)
 		buffer_printf(why, "descriptor %d: %s", fd, strerror(errno));
 		return -EINVAL;
 	}
+	if (fcntl(fd, F_SETLK, &whole) < 0) {
+		buffer_printf(why,
+			      "descriptor %d, passed by systemd, is served by another process: "
+			      "barraged is already running here",
+			      fd);
+		return -EADDRINUSE;
+	}
 	l->fd = fd;
 	return 0;
 }
@@ -166,6 +176,11 @@ static bool is_still_ours(const struct listener *l)
 
 	return l->path && l->ino != 0 && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
 	       st.st_ino == l->ino;
+}
+
+bool listener_is_reachable(const struct listener *l)
+{
+	return !l->path || is_still_ours(l);
 }
 
 void listener_close(struct listener *l)

@@ -82,10 +82,13 @@ struct transfers {
 	struct list idle;
 	struct list parked;
 	struct watches watches;
-	uint64_t opened;  /* connections, since the start */
-	uint64_t address; /* a hash of the one connected to last */
-	uint64_t asleep;  /* clock_asleep() when the connections were last known to be good */
+	uint64_t opened;    /* connections, since the start */
+	uint64_t address;   /* a hash of the one connected to last */
+	uint64_t asleep;    /* clock_asleep() when the connections were last known to be good */
+	int64_t clock_skew; /* the server's clock less ours, ns */
+	uint64_t clock_compared; /* when */
 	struct log_limit failed;
+	struct log_limit skewed;
 	unsigned open_timers; /* not yet closed */
 	bool closing;
 };
@@ -227,6 +230,39 @@ static void reset_connection(CURL *easy)
 		watches_reset_fd(fd);
 }
 
+/* Beyond this the operator is told; the API refuses signatures that are off by more than ten
+ * minutes. */
+#define SKEW_MOST (60 * (int64_t)NSEC_PER_SEC)
+
+/* Holds this host's clock against the server's, which tells whole seconds. */
+static void compare_clocks(struct transfers *t, CURL *easy)
+{
+	uint64_t now = clock_now();
+	struct curl_header *date;
+	uint64_t before;
+	time_t seconds;
+
+	if (now - t->clock_compared < NSEC_PER_SEC ||
+	    curl_easy_header(easy, "Date", 0, CURLH_HEADER, -1, &date) != CURLHE_OK)
+		return;
+	seconds = curl_getdate(date->value, NULL);
+	if (seconds < 0 || seconds > UINT32_MAX)
+		return;
+	t->clock_compared = now;
+	t->clock_skew = seconds * (int64_t)NSEC_PER_SEC + (int64_t)NSEC_PER_SEC / 2 - clock_wall();
+	if (llabs(t->clock_skew) > SKEW_MOST && log_permit(&t->skewed, &before, now))
+		log_warning("this host's clock is %lld s %s the API's, which refuses signatures "
+			    "that are ten minutes off%s",
+			    llabs(t->clock_skew) / (long long)NSEC_PER_SEC,
+			    t->clock_skew > 0 ? "behind" : "ahead of", log_repeats(before).text);
+}
+
+/* Chunks that are none are told like a connection that was lost, but for libcurl's words. */
+static bool is_bad_chunk(const struct slot *slot, CURLcode code)
+{
+	return code == CURLE_RECV_ERROR && strstr(slot->error, "chunked-encoding");
+}
+
 static void slot_done(struct slot *slot, CURLcode code)
 {
 	CURL *easy = slot->easy;
@@ -238,7 +274,7 @@ static void slot_done(struct slot *slot, CURLcode code)
 	if (a.result == TRANSPORT_TIMEOUT && !a.written &&
 	    info_long(easy, CURLINFO_NUM_CONNECTS) > 0)
 		a.result = TRANSPORT_TLS; /* connected, and the handshake hung */
-	if (slot->body.failed)
+	if (slot->body.failed || is_bad_chunk(slot, code))
 		a.result = TRANSPORT_BROKEN;
 	if (code != CURLE_OK && !a.written)
 		try_another_address_first(slot);
@@ -246,6 +282,7 @@ static void slot_done(struct slot *slot, CURLcode code)
 		a.status = (unsigned)info_long(easy, CURLINFO_RESPONSE_CODE);
 		a.retry_after = retry_after_of(easy);
 		a.round_trip = round_trip_of(easy);
+		compare_clocks(slot->transfers, easy);
 		a.body = slot->body.len > 0 ? slot->body.data : "";
 		a.body_len = slot->body.len;
 	} else {
@@ -900,6 +937,11 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	slot_rest(slot);
 	*out = t;
 	return 0;
+}
+
+int64_t transfers_clock_skew(const struct transfers *t)
+{
+	return t->clock_skew;
 }
 
 struct transport *transfers_transport(struct transfers *t)

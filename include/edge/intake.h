@@ -16,7 +16,7 @@ struct intake;
 struct intake_counts {
 	size_t clients;             /* now */
 	uint64_t replies_discarded; /* to writers that do not read */
-	uint64_t replies_lost;      /* to writers that had left */
+	uint64_t replies_lost;      /* to writers that had left, or did not read to the end */
 };
 
 /* Takes writers from @l, which stays the caller's, and hands their lines to @s. @c is
@@ -45,6 +45,9 @@ void intake_stop(struct intake *in);
 
 /* Whether replies are still waiting for their writers to read. */
 bool intake_has_replies(const struct intake *in);
+
+/* Closes all connections; replies that still wait are lost, and counted. */
+void intake_hang_up(struct intake *in);
 
 const struct intake_counts *intake_counts(const struct intake *in);
 

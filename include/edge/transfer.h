@@ -38,6 +38,9 @@ struct transport *transfers_transport(struct transfers *t);
 /* How many connections have been opened. */
 uint64_t transfers_opened(const struct transfers *t);
 
+/* The server's clock less ours, in ns, as its last answers told; they tell whole seconds. */
+int64_t transfers_clock_skew(const struct transfers *t);
+
 /* Lets libcurl do what it wants done at once, instead of a millisecond later by timer.
  * Call it after starting requests. Returns whether any attempt ended. */
 bool transfers_turn(struct transfers *t);

@@ -3,6 +3,7 @@
 that stands still. And what is due only after a while, for which nobody wants to wait."""
 
 import contextlib
+import email.utils
 import mmap
 import signal
 import struct
@@ -12,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sandbox import SECOND, most_in_window
-from support import eventually, has_systemd, message, outcome, patience, preload
-from test_faults import Http2Server, RawServer, answer_stream, black_hole, hold, http_answer, read_head
+from support import Sample, eventually, has_systemd, message, outcome, patience, preload
+from test_faults import GOOD_BODY, Http2Server, RawServer, answer_stream, black_hole, hold, http_answer, read_head
 from test_faults import names  # noqa: F401
 from test_lifecycle import listen_for_notes, told
 
@@ -106,6 +107,37 @@ def test_a_wall_clock_that_steps_changes_the_timestamp_and_nothing_else(host, cl
         assert abs(before - time.time()) < 60
         assert abs(last - time.time() - step) < 60
         assert most_in_window(server.times(), SECOND) <= 5
+        daemon.wait_for_log(f"the wall clock was stepped by {'+' if step > 0 else '-'}{abs(step)} s")
+        assert daemon.metrics()[Sample("barraged_clock_steps_total")] == 1
+
+
+@pytest.mark.parametrize("ahead", [-HOUR, HOUR])
+def test_a_clock_that_is_not_the_apis_is_told_once_a_minute(host, ahead):
+    def talk(connection):
+        while read_head(connection):
+            date = email.utils.formatdate(time.time() + ahead, usegmt=True)
+            connection.sendall(http_answer(GOOD_BODY, "200 OK", f"Date: {date}"))
+
+    with RawServer(talk) as server:
+        daemon = host.daemon(upstream={"url": server.url})
+        writer = daemon.connect()
+        for i in range(3):
+            assert outcome(writer.ask(message(id=i))) == "sent"
+        assert daemon.log.count("this host's clock is") == 1
+        assert ("s behind the API's" if ahead > 0 else "s ahead of the API's") in daemon.log
+        assert abs(daemon.control("status")["upstream"]["clock_skew_ms"] - ahead * 1000) < 60000
+
+
+@pytest.mark.parametrize("date", ["yesterday", "Thu, 99 Foo 2026 25:61:61 GMT", "", "9" * 300])
+def test_a_date_that_is_none_is_passed_over(host, date):
+    def talk(connection):
+        while read_head(connection):
+            connection.sendall(http_answer(GOOD_BODY, "200 OK", f"Date: {date}"))
+
+    with RawServer(talk) as server:
+        daemon = host.daemon(upstream={"url": server.url})
+        assert outcome(daemon.connect().ask(message(id=1))) == "sent"
+        assert "this host's clock is" not in daemon.log
 
 
 # The host sleeps.
@@ -128,6 +160,8 @@ def test_what_waited_when_the_host_fell_asleep_is_dropped_when_it_wakes_and_not_
         assert all(reply["waited_ms"] >= HOUR * 1000 for reply in replies if outcome(reply) == "expired")
         assert outcome(writer.ask(message(id="awake"))) == "sent"
         assert abs(server.timestamps()[-1] - time.time() - HOUR) < 60
+        daemon.wait_for_log(f"the host was suspended for {HOUR} s")
+        assert "stepped" not in daemon.log
 
 
 def test_a_connection_that_ended_while_the_host_slept_costs_no_message(host, clocks):

@@ -82,7 +82,7 @@ REASONS = {
     "gzip": "answer",
     "continue_forever": "timeout",
     "close_after": "sent",
-    "bad_chunk": "network",  # libcurl does not tell it from a connection that broke off
+    "bad_chunk": "answer",
 }
 
 

@@ -9,11 +9,12 @@ import socket
 import stat
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from sandbox import SECOND, most_in_window
-from support import APP, EX_CONFIG, OTHER_APP, SANITIZERS, Writer, has_systemd, is_sanitized, message, patience
+from support import APP, EX_CONFIG, OTHER_APP, SANITIZERS, Writer, eventually, has_systemd, is_sanitized, message, patience
 
 BOTH = {APP: {}, OTHER_APP: {}}
 
@@ -55,6 +56,37 @@ def test_the_socket_has_the_mode_that_was_asked_for(host, mode):
     status = daemon.socket.lstat()
     assert (stat.S_ISSOCK(status.st_mode), stat.S_IMODE(status.st_mode)) == (True, int(mode, 8))
     assert status.st_gid == os.getgid()
+
+
+def test_a_socket_whose_file_is_gone_is_noticed_by_an_idle_daemon(host):
+    daemon = host.daemon()
+    writer = daemon.connect()
+    assert daemon.control("status")["socket_lost"] is False
+    daemon.socket.unlink()
+    daemon.wait_for_log("is gone or another's")
+    assert daemon.control("status")["socket_lost"] is True
+    writer.sync()
+    assert daemon.log.count("is gone or another's") == 1
+
+
+def test_a_daemon_does_without_a_control_socket_that_nobody_asked_for(host):
+    usual = Path("/run/barraged")
+    if usual.exists():
+        pytest.skip(f"{usual} exists on this host, so the control socket can be had")
+    daemon = host.daemon(host.zego(), daemon={"control_socket": None})
+    assert "there is no control socket" in daemon.log
+    assert daemon.connect().ask(message(id=1))["outcome"] == "sent"
+
+
+def test_after_a_daemon_that_was_killed_the_next_one_says_so(host):
+    daemon = host.daemon()
+    daemon.process.kill()
+    daemon.wait()
+    daemon.start()
+    assert "did not stop in order" in daemon.log
+    assert daemon.stop() == 0
+    daemon.start()
+    assert daemon.log.count("did not stop in order") == 1
 
 
 def test_a_stale_socket_is_taken_over(host):
@@ -156,6 +188,22 @@ def test_what_is_queued_is_sent_before_the_end(host, number):
     assert outcomes(replies) == {("sent", None): 15}
     assert sorted(zego.contents(), key=int) == [str(n) for n in range(15)]
     assert "stopped: lines=16 sent=15 rejected/invalid=1" in daemon.log
+
+
+def test_replies_that_nobody_has_read_at_the_end_are_counted(host):
+    daemon = host.daemon(daemon={"drain_timeout": 0}, queue={"max_age": "60s", "queue_max": 20000}, app={"rate": 1})
+    writer = daemon.connect()
+    writer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    for i in range(0, 10000, 100):
+        writer.send(*[message("x", id=f"{j:050}") for j in range(i, i + 100)])
+    eventually(lambda: daemon.control("status")["apps"][0]["lines"] == 10000, "all lines")
+    assert daemon.stop() == 0
+    while writer.hear():
+        pass
+    heard = writer.heard.count(b"\n")  # the last one may have been cut
+    summary = daemon.summary()
+    assert heard < 10000
+    assert summary["lines"] == heard + summary["replies_lost"] + summary.get("replies_discarded", 0)
 
 
 def test_an_idle_daemon_stops_at_once_and_lets_its_writers_go(host):
@@ -585,6 +633,23 @@ def test_a_wrong_descriptor_is_refused(host, files, fdnames, error):
     daemon = host.daemon(start=False, command=passing(files, fdnames))
     assert error in refused_start(daemon)
     assert not daemon.socket.exists()
+
+
+@needs_systemd
+def test_a_passed_socket_is_served_by_one_daemon_alone(host):
+    path = host.directory / "passed.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        command = passing("3<&0", "intake")
+        first = host.daemon(host.zego(), start=False, command=command)
+        first.launch(stdin=listener)
+        first.wait_for_log("listens on")
+        second = host.daemon(start=False, command=command)
+        second.launch(stdin=listener)
+        assert second.wait() == 1
+        assert "barraged is already running here" in second.log
+        assert first.connect(path).ask(message(id=1))["outcome"] == "sent"
 
 
 @needs_systemd
