@@ -55,7 +55,7 @@ static void label(struct metrics_print *p, const char *name, const char *value)
 		value += plain;
 		if (*value == '\0')
 			break;
-		buffer_append(p->out, (char[]){ '\\', *value == '\n' ? 'n' : *value }, 2);
+		buffer_append(p->out, (char[]){ '\\', (char)(*value == '\n' ? 'n' : *value) }, 2);
 		value++;
 	}
 	buffer_puts(p->out, "\"");

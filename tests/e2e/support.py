@@ -341,7 +341,8 @@ def check_ledger(metrics):
     apps = {labels: lines for (name, labels), lines in metrics.items() if name == "barraged_lines_total"}
     assert apps
     for app, lines in apps.items():
-        fates = sum(n for (name, labels), n in metrics.items() if name == "barraged_requests_total" and labels[:1] == app)
+        of_app = {name for name in metrics if name.name == "barraged_requests_total" and name.labels[:1] == app}
+        fates = sum(metrics[name] for name in of_app)
         states = sum(metrics[Sample(f"barraged_{state}", app)] for state in ("queued", "waiting", "in_flight"))
         assert fates + states == lines, f"the ledger of {app} does not add up"
 
@@ -425,7 +426,7 @@ class Daemon:
         return self.host.run("--config", self.config, *arguments, program=BARRAGECTL, **options)
 
     def metrics(self):
-        """All samples there are: their value by name and labels, a frozenset of pairs."""
+        """All samples there are: their values by Sample."""
         return parse_metrics(self.control("metrics", format="prometheus")["metrics"])
 
     def connect_as(self, uid, n=1):

@@ -23,10 +23,8 @@ COMMANDS = {"send", "status", "top", "reload", "pause", "resume", "metrics", "lo
 
 def proposed(program, *words, cwd=None):
     """What is proposed for the last of the words that were typed."""
-    script = ROOT / "conf/completions" / program.name
-    result = subprocess.run(
-        ["bash", "-c", SCRIPT, "bash", script, program, *map(str, words)], capture_output=True, text=True, check=True, cwd=cwd
-    )
+    command = ["bash", "-c", SCRIPT, "bash", ROOT / "conf/completions" / program.name, program, *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
     assert result.stderr == ""
     return set(result.stdout.splitlines())
 

@@ -11,7 +11,19 @@ import subprocess
 import time
 
 import pytest
-from support import APP, OTHER_APP, ROOT, SANITIZERS, Control, Sample, check_ledger, eventually, has_systemd, message, patience
+from support import (
+    APP,
+    OTHER_APP,
+    ROOT,
+    SANITIZERS,
+    Control,
+    Sample,
+    check_ledger,
+    eventually,
+    has_systemd,
+    message,
+    patience,
+)
 
 
 def app_of(status, app_id=APP):

@@ -73,10 +73,8 @@ def test_lines_are_sent_few_at_a_time_so_that_none_is_dropped(host):
 
 
 def test_lines_that_are_not_sent_are_told_by_number(zego, daemon):
-    sent = daemon.ctl(
-        "send",
-        input=lines(message("1"), "nonsense", "", message("2", id="mine"), "{}", ' {"id":4,"Room":1}', message("3"))[:-1],
-    )
+    given = lines(message("1"), "nonsense", "", message("2", id="mine"), "{}", ' {"id":4,"Room":1}', message("3"))
+    sent = daemon.ctl("send", input=given[:-1])
     assert sent.returncode == REFUSED
     assert sent.stdout.startswith("6 lines: ")
     assert sorted(sent.stdout[len("6 lines: ") : -1].split(", ")) == ["3 rejected/invalid", "3 sent"]
@@ -231,7 +229,8 @@ def test_misuse_is_explained(host, arguments, error):
 
 def test_help_and_version(host):
     assert "Exit status:" in host.run("--help", program=BARRAGECTL).stdout
-    assert host.run("--version", program=BARRAGECTL).stdout == host.run("--version").stdout.replace("barraged", "barragectl")
+    version = host.run("--version").stdout
+    assert host.run("--version", program=BARRAGECTL).stdout == version.replace("barraged", "barragectl")
 
 
 # The live view.
@@ -307,7 +306,8 @@ def top(daemon, *arguments, **options):
 
 def test_top_shows_what_happens_now(host):
     apps = {APP: {}, OTHER_APP: {}}
-    daemon = host.daemon(host.zego(apps={APP: 100, OTHER_APP: 100}), apps=apps, queue={"max_age": "60s", "queue_max": 5000})
+    zego = host.zego(apps={APP: 100, OTHER_APP: 100})
+    daemon = host.daemon(zego, apps=apps, queue={"max_age": "60s", "queue_max": 5000})
     terminal = top(daemon)
     frame = terminal.wait_for(lambda text: "APPID" in text, "the view")
     assert frame[0].startswith("barraged ")

@@ -110,8 +110,9 @@ def test_nobody_who_is_slow_or_wrong_holds_up_messages_or_others(host):
     daemon = serving(host)
     address = ("127.0.0.1", daemon.port)
     crowd = [socket.create_connection(address) for _ in range(12)]
+    wrong = [b"GET /metrics HT", b"\x00\xff\r\n\r\n", b"GET /metrics HTTP/1.1\r\nA: " + b"x" * 100000, b""]
     for i, s in enumerate(crowd):
-        s.sendall([b"GET /metrics HT", b"\x00\xff\r\n\r\n", b"GET /metrics HTTP/1.1\r\nA: " + b"x" * 100000, b""][i % 4])
+        s.sendall(wrong[i % 4])
     with connection(daemon) as c:
         assert ask(c).status == 200
     # As many as there may be, and more: whoever comes then has to wait, but messages go out.
@@ -173,7 +174,9 @@ def test_another_address_needs_a_restart(host):
         assert ask(c).status == 200
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464", "[2001:db8::1]:9464", "128.0.0.1:1"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464", "[2001:db8::1]:9464", "128.0.0.1:1"]
+)
 def test_only_this_host_may_ask(host, address):
     daemon = host.daemon(start=False, daemon={"metrics_listen": address})
     checked = host.run("--config", daemon.config, "--check-config")
