@@ -52,7 +52,8 @@ def test_a_line_in_single_bytes_is_one_line_and_its_rest_is_waited_for_in_peace(
 
 
 def test_a_writer_of_many_lines_is_read_in_turns_with_the_others(host):
-    daemon = host.daemon(daemon={"log_level": "debug"})
+    # Nobody reads the replies meanwhile, and all are to come.
+    daemon = host.daemon(daemon={"log_level": "debug", "max_reply_backlog": "8MiB"})
     flooding, other = daemon.connect(), daemon.connect()
     flooding.sync()
     other.sync()
@@ -370,6 +371,7 @@ def for_somebody(daemon):
     """Makes the daemon run as another user, who may read all that it needs."""
     directory = daemon.host.directory
     directory.chmod(0o755)
+    daemon.configure(daemon={"control_socket": ""})  # which would be in a folder of ours
     program = directory / "barraged"
     shutil.copy(BARRAGED, program)  # which may lie where others do not come
     daemon.config.chmod(0o644)
