@@ -614,6 +614,7 @@ static int open_sockets(struct daemon *d)
 		log_warning("the barraged before this one did not stop in order: what it had "
 			    "queued is lost");
 	r = open_socket(&d->control_listener, "control", c->control_socket, 0600, (gid_t)-1);
+	notify_sockets_taken();
 	if (r < 0 && is_control_optional(c)) {
 		log_warning("there is no control socket, and barragectl cannot be used: set "
 			    "control_socket");

@@ -100,6 +100,11 @@ int notify_passed_socket(const char *name, struct buffer *why)
 	return found;
 }
 
+void notify_sockets_taken(void)
+{
+	(void)sd_listen_fds(1);
+}
+
 #else
 
 void notify(const char *format, ...)
@@ -118,6 +123,10 @@ uint64_t notify_watchdog_ms(void)
 int notify_passed_socket(const char *name, struct buffer *why)
 {
 	return -1;
+}
+
+void notify_sockets_taken(void)
+{
 }
 
 #endif

@@ -20,3 +20,7 @@ uint64_t notify_watchdog_ms(void);
 /* The descriptor that systemd passed as @name ("intake" or "control"), -1 if it passed none,
  * or -EINVAL with a sentence in @why when it passed what we do not know, or one twice. */
 int notify_passed_socket(const char *name, struct buffer *why);
+
+/* No more will be asked for: what says that sockets were passed is taken out of the
+ * environment, so that no other code takes them for its own. */
+void notify_sockets_taken(void);
