@@ -154,8 +154,10 @@ int watches_want(struct watches *ws, int fd, int what)
 	w->idle = false;
 	if (events == w->events)
 		return 0;
+	if (uv_poll_start(&w->poll, events, on_event) < 0)
+		return -1; /* and is tried again when libcurl next says so */
 	w->events = events;
-	return uv_poll_start(&w->poll, events, on_event) < 0 ? -1 : 0;
+	return 0;
 }
 
 int watches_renumber(struct watches *ws, int fd)
