@@ -564,27 +564,30 @@ static int slot_new(struct slot **out, struct transfers *t)
 /* An idle slot, set up as the configuration in force says; not on a list. */
 static int slot_get(struct slot **out, struct transfers *t)
 {
-	struct slot *slot = NULL;
+	struct slot *slot;
 	int r;
 
 	if (!list_is_empty(&t->idle)) {
 		slot = list_first(&t->idle, struct slot, link);
 		list_unlink(&slot->link);
-	} else {
-		r = slot_new(&slot, t);
-		if (r < 0)
-			return r;
-	}
-	if (slot->settings != t->settings) {
-		/* A reset forgets what the new configuration no longer mentions. */
-		curl_easy_reset(slot->easy);
-		r = slot_set_up(slot);
-		if (r == 0)
-			r = slot_configure(slot);
-		if (r < 0) {
-			slot_free(slot);
-			return r;
+		if (slot->settings == t->settings) {
+			*out = slot;
+			return 0;
 		}
+		/* curl_easy_reset() would forget what the new configuration no longer
+		 * mentions; but when it finds no memory it says nothing and leaves a handle
+		 * that can do no TLS, and never will. */
+		slot_free(slot);
+	}
+	r = slot_new(&slot, t);
+	if (r < 0)
+		return r;
+	r = slot_set_up(slot);
+	if (r == 0)
+		r = slot_configure(slot);
+	if (r < 0) {
+		slot_free(slot);
+		return r;
 	}
 	*out = slot;
 	return 0;
