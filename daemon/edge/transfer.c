@@ -607,11 +607,11 @@ static int carry_addresses(struct slot *slot, const char *addresses)
 	if (!entry.failed)
 		slot->resolve = curl_slist_append(NULL, entry.data);
 	buffer_deinit(&entry);
-	if (!slot->resolve)
+	if (!slot->resolve ||
+	    curl_easy_setopt(slot->easy, CURLOPT_RESOLVE, slot->resolve) != CURLE_OK)
 		return -ENOMEM;
 	t->new_addresses = false;
-	return curl_easy_setopt(slot->easy, CURLOPT_RESOLVE, slot->resolve) == CURLE_OK ? 0
-											: -ENOMEM;
+	return 0;
 }
 
 /* What an attempt has waited for the host's address is part of its time. */
@@ -636,7 +636,11 @@ static int slot_go(struct slot *slot, const char *addresses)
 		deduct_wait(slot);
 	slot->parked = false;
 	list_unlink(&slot->link);
-	return curl_multi_add_handle(t->multi, slot->easy) == CURLM_OK ? 0 : -ENOMEM;
+	if (curl_multi_add_handle(t->multi, slot->easy) == CURLM_OK)
+		return 0;
+	if (slot->resolve)
+		t->new_addresses = true; /* libcurl has not heard of them */
+	return -ENOMEM;
 }
 
 static void on_park_timeout(uv_timer_t *timer);
