@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <curl/curl.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
@@ -94,7 +95,7 @@ static int load(struct config **config, struct vault **vault, const struct optio
 	if (r < 0)
 		buffer_printf(&errors, "%s: %s\n", o->config, strerror(-r));
 	if (errors.failed || (r && !errors.data))
-		fputs("out of memory\n", stderr);
+		fprintf(stderr, "%s: %s\n", o->config, strerror(ENOMEM));
 	else if (o->action == ACTION_RUN)
 		log_lines(LOG_LEVEL_ERROR, &errors);
 	else if (r)

@@ -174,7 +174,7 @@ def test_a_writer_that_is_killed_within_a_line_leaves_a_refused_one_and_is_not_a
         killed_writer(daemon, encode(message(id="cut"))[:-9].decode())
     killed_writer(daemon, encode(message("whole")).decode() + "\n" + '{"RoomId": "r')
     daemon.zego.wait_for_requests(1)
-    assert daemon.summary() == {"lines": 5, "sent": 1, "rejected/invalid": 4}
+    assert daemon.summary() == {"lines": 5, "sent": 1, "rejected/invalid": 4, "replies_lost": 4}
     assert daemon.zego.contents() == ["whole"]
     assert "send() of" not in daemon.log
 
