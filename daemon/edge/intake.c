@@ -56,6 +56,7 @@ struct client {
 	size_t charged; /* bytes of them, to its user */
 	size_t owed;    /* requests under way that asked for a reply */
 	bool ended;     /* it has sent all that it will */
+	bool unheard;   /* no reply reaches it any more */
 	bool handle_closed;
 };
 
@@ -182,11 +183,15 @@ static void client_flush(struct client *c)
 
 	list_unlink(&c->unsent);
 	n = send(c->fd, c->replies.data, c->replies.len, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		/* The writer has closed: nobody hears the replies. Lines that it has sent
-		 * before are still there, are read in their turn and count; their end or
-		 * libuv's report of the reset then closes it. */
+	if (c->replies.failed || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+		/* The writer has closed, or there is no memory: nobody hears the replies. A
+		 * writer that waits for one learns so from the end of what it hears. Lines
+		 * that it has sent before are still there, are read in their turn and count;
+		 * their end or libuv's report of the reset then closes it. */
+		buffer_consume(&c->replies, n > 0 ? (size_t)n : 0);
 		client_forget_replies(c);
+		(void)shutdown(c->fd, SHUT_WR);
+		c->unheard = true;
 	} else if (n == (ssize_t)c->replies.len) {
 		buffer_deinit(&c->replies); /* an idle writer holds nothing */
 	} else if (n > 0) {
@@ -221,11 +226,17 @@ static void client_replied(struct client *c, size_t before)
 	struct intake *in = c->intake;
 	bool crowded = exceeds_share(c);
 
+	if (c->replies.failed || c->unheard) {
+		in->counts.replies_lost++;
+		c->replies.len = before;
+		if (!c->unheard && !list_is_linked(&c->unsent))
+			list_push_back(&in->unsent, &c->unsent);
+		return;
+	}
 	if (crowded)
 		tell_of(c->user, USER_REPLIES, "leaves its replies unread; more are discarded");
-	if (crowded || c->replies.failed || c->replies.len > in->config->max_reply_backlog) {
+	if (crowded || c->replies.len > in->config->max_reply_backlog) {
 		in->counts.replies_discarded++;
-		c->replies.failed = false;
 		c->replies.len = before;
 		return;
 	}

@@ -16,7 +16,7 @@ struct intake;
 struct intake_counts {
 	size_t clients;             /* now */
 	uint64_t replies_discarded; /* to writers that do not read */
-	uint64_t replies_lost;      /* to writers that had left, or did not read to the end */
+	uint64_t replies_lost;      /* the writer left, did not read to the end, or no memory */
 };
 
 /* Takes writers from @l, which stays the caller's, and hands their lines to @s. @c is

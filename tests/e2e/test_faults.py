@@ -939,6 +939,12 @@ def scarcity(host, shims):
     return path, preload(shims("scarce_memory"), SCARCE_MEMORY=str(path), SCARCE_SEED=str(seed))
 
 
+def make_scarce(path, one_in):
+    """Not by a new file, which would be empty for a moment: the daemon has it mapped, and may just be busy."""
+    with path.open("r+b") as file:
+        file.write(bytes([one_in]))
+
+
 @has_own_allocator
 @pytest.mark.parametrize("one_in", [2, 5, 20])
 def test_a_daemon_that_is_short_of_memory_loses_what_has_none_and_nothing_else(host, scarcity, one_in):
@@ -954,7 +960,7 @@ def test_a_daemon_that_is_short_of_memory_loses_what_has_none_and_nothing_else(h
         return fate == "sent"
 
     for attempt in range(10):
-        path.write_bytes(bytes([one_in]))
+        make_scarce(path, one_in)
         for _ in range(10):
             writer = daemon.connect()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # there was no memory for the writer
@@ -962,7 +968,7 @@ def test_a_daemon_that_is_short_of_memory_loses_what_has_none_and_nothing_else(h
                 writer.half_close()
                 fates += Counter(outcome(reply) for reply in writer.rest())
         daemon.reload()
-        path.write_bytes(b"\0")
+        make_scarce(path, 0)
         eventually(is_sent, "it recovers")
     assert "memory" in set(fates) <= {"sent", "memory", "internal", "answer", "dns", "connect", "network", "expired"}
     assert zego.report()["requests"] >= fates["sent"]
@@ -976,16 +982,16 @@ def test_a_daemon_that_is_short_of_memory_loses_what_has_none_and_nothing_else(h
 @pytest.mark.parametrize("one_in", [2, 10, 50])
 def test_a_daemon_that_finds_too_little_memory_at_its_start_says_so_and_ends(host, scarcity, one_in):
     path, environment = scarcity
-    path.write_bytes(bytes([one_in]))
+    make_scarce(path, one_in)
     for i in range(20):
         seed = str(int(environment["SCARCE_SEED"]) + i)
         daemon = host.daemon(start=False, environment=environment | {"SCARCE_SEED": seed})
         daemon.launch()
         eventually(lambda: not daemon.is_running() or "listens on" in daemon.log, "it starts, or does not")
         if daemon.is_running():
-            path.write_bytes(b"\0")
+            make_scarce(path, 0)
             assert daemon.stop() == 0
-            path.write_bytes(bytes([one_in]))
+            make_scarce(path, one_in)
         else:
             assert daemon.wait() in (1, EX_CONFIG)
             assert "Cannot allocate memory" in daemon.log
