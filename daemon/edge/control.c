@@ -285,11 +285,17 @@ static void turn_away(int fd)
 
 static void on_connection(uv_poll_t *poll, int status, int events);
 
+static int start_accepting(struct control *control)
+{
+	return uv_poll_start(&control->poll, UV_READABLE, on_connection);
+}
+
 static void on_pause_over(uv_timer_t *timer)
 {
 	struct control *control = timer->data;
 
-	uv_poll_start(&control->poll, UV_READABLE, on_connection);
+	if (start_accepting(control) < 0)
+		uv_timer_start(timer, on_pause_over, ACCEPT_PAUSE, 0);
 }
 
 static void on_connection(uv_poll_t *poll, int status, int events)
@@ -335,7 +341,11 @@ int control_new(struct control **out, uv_loop_t *loop, const struct listener *l,
 	control->pause.data = control;
 	control->open_handles = 2;
 	list_init(&control->clients);
-	uv_poll_start(&control->poll, UV_READABLE, on_connection);
+	r = start_accepting(control);
+	if (r < 0) {
+		control_close(control);
+		return r;
+	}
 	*out = control;
 	return 0;
 }

@@ -649,9 +649,11 @@ static void watch_folder(struct daemon *d)
 	free(path);
 }
 
-static void start_handles(struct daemon *d)
+/* Returns 0, or a negative errno with some of the signals left out. */
+static int start_handles(struct daemon *d)
 {
 	uint64_t watchdog = notify_watchdog_ms();
+	int r = 0;
 
 	uv_prepare_init(&d->loop, &d->prepare);
 	uv_timer_init(&d->loop, &d->timer);
@@ -663,11 +665,13 @@ static void start_handles(struct daemon *d)
 	watch_folder(d);
 	if (watchdog > 0)
 		uv_timer_start(&d->watchdog, on_watchdog, watchdog, watchdog);
-	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++) {
-		uv_signal_init(&d->loop, &d->signals[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers) && r == 0; i++) {
+		r = uv_signal_init(&d->loop, &d->signals[i]);
 		d->signals[i].data = d;
-		uv_signal_start(&d->signals[i], on_signal, signal_numbers[i]);
+		if (r == 0)
+			r = uv_signal_start(&d->signals[i], on_signal, signal_numbers[i]);
 	}
+	return r;
 }
 
 static void stop_handles(struct daemon *d)
@@ -677,8 +681,10 @@ static void stop_handles(struct daemon *d)
 	uv_close((uv_handle_t *)&d->phase_timer, NULL);
 	uv_close((uv_handle_t *)&d->folder, NULL);
 	uv_close((uv_handle_t *)&d->watchdog, NULL);
-	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++)
-		uv_close((uv_handle_t *)&d->signals[i], NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++) {
+		if (d->signals[i].type == UV_SIGNAL) /* it got so far */
+			uv_close((uv_handle_t *)&d->signals[i], NULL);
+	}
 }
 
 static void log_summary(const struct daemon *d)
@@ -765,14 +771,15 @@ static int run(struct daemon *d)
 	int r = uv_loop_init(&d->loop);
 
 	if (r < 0) {
-		log_error("barraged cannot start: %s", uv_strerror(r));
+		log_error("barraged cannot start: libuv's loop: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
 	d->started = clock_now();
 	d->started_at = clock_wall();
 	d->reloaded_at = d->started_at;
-	start_handles(d);
-	r = start_parts(d);
+	r = start_handles(d);
+	if (r == 0)
+		r = start_parts(d);
 	if (r == 0) {
 		log_info("barraged " VERSION " listens on %s for %zu AppID%s, to %s",
 			 d->listener.path ? d->listener.path : "systemd's socket",

@@ -263,7 +263,11 @@ int exposition_new(struct exposition **out, uv_loop_t *loop, const char *listen,
 	e->poll.data = e;
 	e->timer.data = e;
 	e->open_handles = 2;
-	uv_poll_start(&e->poll, UV_READABLE, on_event);
+	r = uv_poll_start(&e->poll, UV_READABLE, on_event);
+	if (r < 0) {
+		exposition_close(e);
+		return r;
+	}
 	*out = e;
 	return 0;
 }

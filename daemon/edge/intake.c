@@ -415,12 +415,14 @@ static void read_peer(struct peer *p, int fd)
 static int client_new(struct intake *in, int fd, struct user *user)
 {
 	struct client *c = calloc(1, sizeof(*c));
+	int r;
 
 	if (!c)
 		return -ENOMEM;
-	if (uv_poll_init(in->loop, &c->poll, fd) < 0) {
+	r = uv_poll_init(in->loop, &c->poll, fd);
+	if (r < 0) {
 		free(c);
-		return -ENOMEM;
+		return r;
 	}
 	c->intake = in;
 	c->poll.data = c;
@@ -464,21 +466,6 @@ static void turn_away(struct intake *in, int fd, struct user *user)
 	close(fd);
 }
 
-static void on_connection(uv_poll_t *poll, int status, int events);
-
-static void start_accepting(struct intake *in)
-{
-	uv_poll_start(&in->poll, UV_READABLE, on_connection);
-}
-
-static void on_pause_over(uv_timer_t *timer)
-{
-	struct intake *in = timer->data;
-
-	if (!in->stopped)
-		start_accepting(in);
-}
-
 static void log_not_taken(struct intake *in, int error)
 {
 	uint64_t before;
@@ -488,12 +475,30 @@ static void log_not_taken(struct intake *in, int error)
 			    log_repeats(before).text);
 }
 
+static void on_pause_over(uv_timer_t *timer);
+
 /* The writer stays in the backlog; without a pause the loop would spin on it. */
 static void pause_accepting(struct intake *in, int error)
 {
 	uv_poll_stop(&in->poll);
 	uv_timer_start(&in->pause, on_pause_over, ACCEPT_PAUSE, 0);
 	log_not_taken(in, error);
+}
+
+static void on_connection(uv_poll_t *poll, int status, int events);
+
+static int start_accepting(struct intake *in)
+{
+	return uv_poll_start(&in->poll, UV_READABLE, on_connection);
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct intake *in = timer->data;
+	int r = in->stopped ? 0 : start_accepting(in);
+
+	if (r < 0)
+		pause_accepting(in, -r);
 }
 
 static bool is_passing(int error)
@@ -506,16 +511,18 @@ static void greet(struct intake *in, int fd)
 	struct ucred cred = { .uid = (uid_t)-1 };
 	socklen_t size = sizeof(cred);
 	struct user *user;
+	int r;
 
 	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size);
 	user = users_get(&in->scheduler->users, cred.uid);
-	if (user && has_place_for(in, user) && client_new(in, fd, user) == 0)
-		return;
 	if (user && !has_place_for(in, user)) {
 		turn_away(in, fd, user);
 	} else {
+		r = user ? client_new(in, fd, user) : -ENOMEM;
+		if (r == 0)
+			return;
 		close(fd);
-		log_not_taken(in, ENOMEM);
+		log_not_taken(in, -r);
 	}
 	if (user)
 		users_put(&in->scheduler->users, user);
@@ -566,7 +573,11 @@ int intake_new(struct intake **out, uv_loop_t *loop, const struct listener *l, s
 	in->poll.data = in;
 	in->pause.data = in;
 	in->open_handles = 2;
-	start_accepting(in);
+	r = start_accepting(in);
+	if (r < 0) {
+		intake_close(in);
+		return r;
+	}
 	*out = in;
 	return 0;
 }

@@ -889,16 +889,25 @@ void transfers_apply(struct transfers *t, struct transfers_change *change)
 	transfers_discard(change);
 }
 
+#define SET_MULTI(option, value)                                                                   \
+	do {                                                                                       \
+		CURLMcode code_ = curl_multi_setopt(t->multi, CURLMOPT_##option, value);           \
+		if (code_ != CURLM_OK) {                                                           \
+			log_error("libcurl refuses " #option ": %s", curl_multi_strerror(code_));  \
+			return -EINVAL;                                                            \
+		}                                                                                  \
+	} while (0)
+
 static int set_up_multi(struct transfers *t)
 {
 	t->multi = curl_multi_init();
 	if (!t->multi)
 		return -ENOMEM;
-	curl_multi_setopt(t->multi, CURLMOPT_TIMERFUNCTION, want_timer);
-	curl_multi_setopt(t->multi, CURLMOPT_TIMERDATA, t);
-	curl_multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
-	curl_multi_setopt(t->multi, CURLMOPT_SOCKETDATA, t);
-	curl_multi_setopt(t->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX);
+	SET_MULTI(TIMERFUNCTION, want_timer);
+	SET_MULTI(TIMERDATA, t);
+	SET_MULTI(SOCKETFUNCTION, want_socket);
+	SET_MULTI(SOCKETDATA, t);
+	SET_MULTI(PIPELINING, (long)CURLPIPE_MULTIPLEX);
 	return 0;
 }
 
