@@ -87,21 +87,27 @@ static void parse_options(struct options *o, int argc, char **argv)
 	}
 }
 
+/* Returns an exit status. That of a wrong configuration is for that alone: whoever sees it
+ * need not start us again. */
 static int load(struct config **config, struct vault **vault, const struct options *o)
 {
 	struct buffer errors = { 0 };
 	int r = configfile_load(config, vault, o->config, true, &errors);
 
-	if (r < 0)
-		buffer_printf(&errors, "%s: %s\n", o->config, strerror(-r));
-	if (errors.failed || (r && !errors.data))
-		fprintf(stderr, "%s: %s\n", o->config, strerror(ENOMEM));
-	else if (o->action == ACTION_RUN)
+	if (r > 0 && errors.failed)
+		r = -ENOMEM;
+	if (r < 0 && o->action == ACTION_RUN)
+		log_error("%s: %s", o->config, strerror(-r));
+	else if (r < 0)
+		fprintf(stderr, "%s: %s\n", o->config, strerror(-r));
+	else if (r > 0 && o->action == ACTION_RUN)
 		log_lines(LOG_LEVEL_ERROR, &errors);
-	else if (r)
+	else if (r > 0)
 		fputs(errors.data, stderr);
 	buffer_deinit(&errors);
-	return r;
+	if (r < 0)
+		return EXIT_FAILURE;
+	return r > 0 ? EX_CONFIG : EXIT_SUCCESS;
 }
 
 static int dump(const struct config *config)
@@ -161,7 +167,7 @@ int main(int argc, char **argv)
 	struct options options = { .config = CONFIG_PATH };
 	struct config *config;
 	struct vault *vault;
-	int status = EX_CONFIG;
+	int status;
 
 	fill_standard_descriptors();
 	protect();
@@ -170,7 +176,8 @@ int main(int argc, char **argv)
 		fputs("libcurl cannot be used\n", stderr);
 		return EX_SOFTWARE;
 	}
-	if (load(&config, &vault, &options) == 0)
+	status = load(&config, &vault, &options);
+	if (status == EXIT_SUCCESS)
 		status = act(&options, config, vault);
 	curl_global_cleanup();
 	return status;

@@ -284,20 +284,25 @@ static int check_proxy(struct reading *r, const char *value, struct config_error
 }
 
 /* Found now rather than with every message. */
-static bool has_certificates(const char *path)
+static int find_certificates(const char *path, struct config_error *why)
 {
 	X509_STORE *store = X509_STORE_new();
-	bool ok = store && X509_STORE_load_file(store, path) == 1;
+	bool ok;
 
+	if (!store)
+		return -ENOMEM;
+	ok = X509_STORE_load_file(store, path) == 1;
 	X509_STORE_free(store);
 	ERR_clear_error();
-	return ok;
+	if (!ok)
+		return config_refuse(why, "ca_file: has no certificate that OpenSSL can read");
+	return 0;
 }
 
 static int check_ca_file(struct reading *r, const char *value, struct config_error *why)
 {
 	struct stat st;
-	int result = 0;
+	int result;
 	int fd;
 
 	if (!*value)
@@ -306,10 +311,12 @@ static int check_ca_file(struct reading *r, const char *value, struct config_err
 	fd = open(value, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return config_refuse(why, "ca_file: cannot be opened: %s", strerror(errno));
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+	if (fstat(fd, &st) < 0)
+		result = config_refuse(why, "ca_file: cannot be examined: %s", strerror(errno));
+	else if (!S_ISREG(st.st_mode))
 		result = config_refuse(why, "ca_file: is not a regular file");
-	else if (!has_certificates(value))
-		result = config_refuse(why, "ca_file: has no certificate that OpenSSL can read");
+	else
+		result = find_certificates(value, why);
 	close(fd);
 	return result;
 }

@@ -48,13 +48,14 @@ static int take_lock(struct listener *l, struct buffer *why)
 	return 0;
 }
 
-static bool is_alive(const struct sockaddr_un *address)
+/* Returns 0, 1 or a negative errno. */
+static int is_alive(const struct sockaddr_un *address)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	bool alive;
 
 	if (fd < 0)
-		return true; /* the careful side */
+		return -errno;
 	alive = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
 		errno != ECONNREFUSED;
 	close(fd);
@@ -64,12 +65,16 @@ static bool is_alive(const struct sockaddr_un *address)
 static int clear_path(struct listener *l, const struct sockaddr_un *address, struct buffer *why)
 {
 	struct stat st;
+	int alive;
 
 	if (lstat(l->path, &st) < 0)
 		return errno == ENOENT ? 0 : refuse(why, errno, l->path, "cannot be looked at");
 	if (!S_ISSOCK(st.st_mode))
 		return refuse(why, EEXIST, l->path, "is not a socket and is left alone");
-	if (is_alive(address))
+	alive = is_alive(address);
+	if (alive < 0)
+		return refuse(why, -alive, l->path, "cannot be asked whether it is stale");
+	if (alive)
 		return refuse(why, EADDRINUSE, l->path, "something is already running here");
 	if (unlink(l->path) < 0)
 		return refuse(why, errno, l->path, "is stale and cannot be removed");

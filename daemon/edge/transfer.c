@@ -465,6 +465,8 @@ static int on_send(void *arg, char *remote, char *local, int remote_port, int lo
 #define SET(option, value)                                                                         \
 	do {                                                                                       \
 		CURLcode code_ = curl_easy_setopt(easy, CURLOPT_##option, value);                  \
+		if (code_ == CURLE_OUT_OF_MEMORY)                                                  \
+			return -ENOMEM;                                                            \
 		if (code_ != CURLE_OK) {                                                           \
 			log_error("libcurl refuses " #option ": %s", curl_easy_strerror(code_));   \
 			return -EINVAL;                                                            \
@@ -769,6 +771,13 @@ static void stop(struct transport *transport, struct request *r)
 
 /* The whole. */
 
+static int error_of(CURLUcode code)
+{
+	if (code == CURLUE_OK)
+		return 0;
+	return code == CURLUE_OUT_OF_MEMORY ? -ENOMEM : -EINVAL;
+}
+
 static int url_part(CURLU *url, CURLUPart part, char **out)
 {
 	char *text = NULL;
@@ -777,7 +786,7 @@ static int url_part(CURLU *url, CURLUPart part, char **out)
 	*out = code == CURLUE_OK ? strdup(text) : NULL;
 	curl_free(text);
 	if (code != CURLUE_OK)
-		return -EINVAL;
+		return error_of(code);
 	return *out ? 0 : -ENOMEM;
 }
 
@@ -802,7 +811,7 @@ static int place_parse(struct place *p, const char *text)
 	int e = -ENOMEM;
 
 	if (url)
-		e = curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK ? 0 : -EINVAL;
+		e = error_of(curl_url_set(url, CURLUPART_URL, text, 0));
 	if (e == 0)
 		e = url_part(url, CURLUPART_SCHEME, &p->scheme);
 	if (e == 0)

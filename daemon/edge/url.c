@@ -22,19 +22,23 @@ static void part_free(char *part)
 }
 DEFINE_CLEANUP(char *, part_free)
 
-/* NULL where the URL has none. */
-static char *part(CURLU *u, CURLUPart what)
+/* *@out is NULL where the URL has none. Returns 0 or -ENOMEM. */
+static int part(CURLU *u, CURLUPart what, char **out)
 {
-	char *text = NULL;
+	CURLUcode r = curl_url_get(u, what, out, 0);
 
-	return curl_url_get(u, what, &text, 0) == CURLUE_OK ? text : NULL;
+	if (r != CURLUE_OK)
+		*out = NULL;
+	return r == CURLUE_OUT_OF_MEMORY ? -ENOMEM : 0;
 }
 
-static bool has(CURLU *u, CURLUPart what)
+/* Returns 0, 1 or -ENOMEM. */
+static int has(CURLU *u, CURLUPart what)
 {
-	_cleanup_(part_freep) char *text = part(u, what);
+	_cleanup_(part_freep) char *text = NULL;
+	int r = part(u, what, &text);
 
-	return text;
+	return r < 0 ? r : text != NULL;
 }
 
 static bool is_loopback(const char *host)
@@ -55,6 +59,7 @@ static bool begins(const char *text, const char *scheme)
 static int parse(CURLU *u, const char *key, const char *text, struct config_error *why)
 {
 	CURLUcode r;
+	int found;
 
 	if (!begins(text, "https://") && !begins(text, "http://"))
 		return config_refuse(why, "%s: must begin with https:// or http://", key);
@@ -63,7 +68,12 @@ static int parse(CURLU *u, const char *key, const char *text, struct config_erro
 		return -ENOMEM;
 	if (r != CURLUE_OK)
 		return config_refuse(why, "%s: is not a URL: %s", key, curl_url_strerror(r));
-	if (has(u, CURLUPART_USER) || has(u, CURLUPART_PASSWORD))
+	found = has(u, CURLUPART_USER);
+	if (found == 0)
+		found = has(u, CURLUPART_PASSWORD);
+	if (found < 0)
+		return found;
+	if (found)
 		return config_refuse(why, "%s: must not contain a user or password", key);
 	/* libcurl forgets an empty query, which would still be in the way of ours. */
 	if (strpbrk(text, "?#"))
@@ -82,7 +92,9 @@ int url_check(const char *text, struct config_error *why)
 	r = parse(u, "url", text, why);
 	if (r)
 		return r;
-	host = part(u, CURLUPART_HOST);
+	r = part(u, CURLUPART_HOST, &host);
+	if (r)
+		return r;
 	if (!host)
 		return config_refuse(why, "url: names no host");
 	if (begins(text, "http://") && !is_loopback(host))
@@ -104,8 +116,13 @@ int url_check_proxy(const char *text, struct config_error *why)
 	r = parse(u, "proxy", text, why);
 	if (r)
 		return r;
-	path = part(u, CURLUPART_PATH);
-	if (!has(u, CURLUPART_PORT) || !path || strcmp(path, "/") != 0)
+	r = part(u, CURLUPART_PATH, &path);
+	if (r)
+		return r;
+	r = has(u, CURLUPART_PORT);
+	if (r < 0)
+		return r;
+	if (!r || !path || strcmp(path, "/") != 0)
 		return config_refuse(why, "proxy: is not http://host:port or https://host:port");
 	return 0;
 }
