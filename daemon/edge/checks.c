@@ -16,7 +16,8 @@
  * told for those who wonder at refused signatures. */
 static void check_wall(struct checks *c, uint64_t now)
 {
-	int64_t offset = clock_wall() - (int64_t)now;
+	/* Not @now: much may have happened since. */
+	int64_t offset = clock_wall() - (int64_t)clock_now();
 	int64_t step = offset - c->wall_offset;
 	int64_t steered = (int64_t)((now - c->last) / STEERED_MOST);
 	int64_t size = step < 0 ? -step : step;
