@@ -29,6 +29,12 @@ ALWAYS = """
 644 usr/share/doc/barraged/README.md
 644 usr/share/doc/barraged/examples/barraged.conf
 """
+WITH_SCDOC = """
+644 usr/share/man/man1/barragectl.1
+644 usr/share/man/man5/barraged.conf.5
+644 usr/share/man/man7/barraged-protocol.7
+644 usr/share/man/man8/barraged.8
+"""
 # @units@, @sysusers@ and @tmpfiles@ are systemd's folders.
 FOR_SYSTEMD = """
 644 @units@/barraged.service
@@ -61,6 +67,11 @@ def has_systemd():
     return "#define HAVE_SYSTEMD 1" in (BUILD / "daemon/build.h").read_text()
 
 
+def has_scdoc():
+    """Whether it was there, and wanted, when the build was configured."""
+    return "barraged.8" in (BUILD / "build.ninja").read_text()
+
+
 def install(destination):
     subprocess.run(
         ["meson", "install", "--no-rebuild", "--quiet", "-C", str(BUILD)],
@@ -88,14 +99,14 @@ def listing(tree, prefix=""):
 
 
 def expected():
-    text = ALWAYS + (FOR_SYSTEMD if has_systemd() else "")
+    text = ALWAYS + (WITH_SCDOC if has_scdoc() else "") + (FOR_SYSTEMD if has_systemd() else "")
     for name, folder in folders().items():
         text = text.replace(f"@{name}@", folder)
     return text.split("\n")
 
 
 def test_everything_is_installed_in_its_place(tree):
-    documents = listing(ROOT / "docs", "usr/share/doc/barraged/")
+    documents = [line for line in listing(ROOT / "docs", "usr/share/doc/barraged/") if "/barraged/man/" not in line]
     assert sorted(listing(tree)) == sorted(filter(None, expected() + documents))
 
 

@@ -51,7 +51,8 @@ static const char usage[] =
 	"  --help               print this and exit\n"
 	"\n"
 	"Exit status: 0 done; 1 barraged refused it, or a message was not sent; 2 barraged cannot\n"
-	"be reached; 64 wrong command line; 78 (check) the configuration is wrong.\n";
+	"be reached; 64 wrong command line; 71 no memory, or (check) barraged cannot be run;\n"
+	"78 (check) the configuration is wrong.\n";
 
 enum option_id {
 	OPTION_CONFIG = 1,
