@@ -62,7 +62,7 @@ const struct config_key config_keys[] = {
 	{ IN_DAEMON(socket_group), KEY_TEXT, 0, TEXT_MAX, "", "", NULL,
 	  "Group that owns that socket, by name or number; empty: the daemon's own." },
 	{ IN_DAEMON(control_socket), KEY_PATH, 0, SOCKET_PATH_MAX, "/run/barraged/control.sock", "", NULL,
-	  "Where barragectl steers the daemon, open to the daemon's own user only; empty: nowhere." },
+	  "Where barragectl steers the daemon, open to root and the daemon's own user; empty: nowhere." },
 	{ IN_DAEMON(max_clients), KEY_NUMBER, 1, 65536, "1024", "connections", NULL,
 	  "Writers of one user that may be connected at once; of all users, twice as many." },
 	{ IN_DAEMON(max_line), KEY_SIZE, KIB, MIB, "16KiB", "", NULL,
