@@ -142,6 +142,8 @@ void buffer_put_json(struct buffer *b, const char *bytes, size_t n, size_t most)
 			buffer_puts(b, "\xef\xbf\xbd"); /* U+FFFD */
 		else if (length == 1)
 			put_escaped(b, (unsigned char)bytes[i]);
+		else if (bytes[i] == '\xc2' && (unsigned char)bytes[i + 1] < 0xa0)
+			put_escaped(b, (unsigned char)bytes[i + 1]); /* U+0080 to U+009F */
 		else
 			buffer_append(b, bytes + i, length);
 		i += length > 0 ? length : 1;

@@ -164,7 +164,7 @@ int listener_adopt(struct listener *l, int fd, struct buffer *why)
 		buffer_printf(why, "descriptor %d: %s", fd, strerror(errno));
 		return -EINVAL;
 	}
-	if (fcntl(fd, F_SETLK, &whole) < 0) {
+	if (fcntl(fd, F_SETLK, &whole) < 0 && (errno == EACCES || errno == EAGAIN)) {
 		buffer_printf(why,
 			      "descriptor %d, passed by systemd, is served by another process: "
 			      "barraged is already running here",

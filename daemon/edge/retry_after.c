@@ -7,7 +7,6 @@
  */
 #include "edge/retry_after.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "core/base.h"
@@ -15,13 +14,18 @@
 #define RETRY_AFTER_LEAST (NSEC_PER_SEC / 10)
 #define RETRY_AFTER_MOST  (60 * NSEC_PER_SEC)
 
-/* "Retry-After: 0", which libcurl reports as if there were none. */
-static bool is_zero(CURL *easy)
+/* What libcurl reports as if there were none: "0", and numbers beyond its own. */
+static uint64_t unreported(CURL *easy)
 {
 	struct curl_header *h;
+	size_t n;
 
-	return curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &h) == CURLHE_OK &&
-	       strcmp(h->value, "0") == 0;
+	if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
+		return 0;
+	n = strspn(h->value, "0123456789");
+	if (n == 0 || h->value[n] != '\0')
+		return 0;
+	return h->value[strspn(h->value, "0")] == '\0' ? RETRY_AFTER_LEAST : RETRY_AFTER_MOST;
 }
 
 uint64_t retry_after_of(CURL *easy)
@@ -31,7 +35,7 @@ uint64_t retry_after_of(CURL *easy)
 	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds < 0)
 		return 0;
 	if (seconds == 0)
-		return is_zero(easy) ? RETRY_AFTER_LEAST : 0;
+		return unreported(easy);
 	if ((uint64_t)seconds >= RETRY_AFTER_MOST / NSEC_PER_SEC)
 		return RETRY_AFTER_MOST;
 	return max_u64((uint64_t)seconds * NSEC_PER_SEC, RETRY_AFTER_LEAST);

@@ -68,11 +68,16 @@ static size_t decode(const char *text, size_t n, char *out, size_t most)
 		const char *escape;
 
 		CHECK(c >= 0x20 && c != 0x7f && c != '"');
+		CHECK(c != 0xc2 || (unsigned char)text[i + 1] >= 0xa0); /* no C1 */
 		if (c == '\\' && text[i + 1] == 'u') {
 			c = (unsigned char)strtoul((char[]){ text[i + 4], text[i + 5], 0 }, NULL,
 						   16);
 			CHECK(memcmp(text + i, "\\u00", 4) == 0);
 			i += 5;
+			if (c >= 0x80) {
+				CHECK(c < 0xa0 && length + 1 < most);
+				out[length++] = '\xc2';
+			}
 		} else if (c == '\\') {
 			escape = strchr(escapes, text[++i]);
 			CHECK(escape && (escape - escapes) % 2 == 0);

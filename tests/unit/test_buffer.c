@@ -94,6 +94,7 @@ static void test_json_is_valid_whatever_came_in(void **state)
 		{ "a\"b\\c/", 6, "\"a\\\"b\\\\c/\"" },
 		{ "\b\t\n\f\r", 5, "\"\\b\\t\\n\\f\\r\"" },
 		{ "\x01\x1f\x7f", 3, "\"\\u0001\\u001f\\u007f\"" },
+		{ "\xc2\x80\xc2\x9b\xc2\xa0", 6, "\"\\u0080\\u009b\xc2\xa0\"" }, /* C1 */
 		{ "a\0b", 3, "\"a\\u0000b\"" },
 		{ "\xe5\xbc\xb9\xe5\xb9\x95", 6, "\"\xe5\xbc\xb9\xe5\xb9\x95\"" },
 		{ "\xf0\x9f\x98\x80", 4, "\"\xf0\x9f\x98\x80\"" },
