@@ -119,7 +119,7 @@ static bool read_integer(const cJSON *item, int64_t *out)
 	const double limit = (double)(INT64_C(1) << 53);
 	double value;
 
-	if (!cJSON_IsNumber(item))
+	if (!item || !cJSON_IsNumber(item))
 		return false;
 	value = item->valuedouble;
 	if (!(value > -limit && value < limit)) /* NaN too */
@@ -133,7 +133,7 @@ static const cJSON *find_only(const cJSON *object, const char *name)
 {
 	const cJSON *found = NULL;
 
-	if (!cJSON_IsObject(object))
+	if (!object || !cJSON_IsObject(object))
 		return NULL;
 	for (const cJSON *item = object->child; item; item = item->next) {
 		if (strcmp(item->string, name) != 0)
@@ -149,7 +149,7 @@ static void copy_string(char *out, size_t size, const cJSON *item)
 {
 	size_t len;
 
-	if (!cJSON_IsString(item))
+	if (!item || !cJSON_IsString(item))
 		return;
 	len = utf8_prefix(item->valuestring, strlen(item->valuestring), size - 1);
 	memcpy(out, item->valuestring, len);

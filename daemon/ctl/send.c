@@ -155,7 +155,8 @@ static void put_line(struct sending *s, const char *line, size_t n)
 	cJSON *tree = strlen(line) == n ? cJSON_Parse(line) : NULL;
 	const char *brace = strchr(line, '{');
 
-	if (cJSON_IsObject(tree) && brace && !cJSON_GetObjectItemCaseSensitive(tree, "id")) {
+	if (tree && cJSON_IsObject(tree) && brace &&
+	    !cJSON_GetObjectItemCaseSensitive(tree, "id")) {
 		buffer_append(&s->output, line, (size_t)(brace - line));
 		buffer_printf(&s->output, "{\"id\":%" PRIu64 "%s%s\n", s->number,
 			      tree->child ? "," : "", brace + 1);
