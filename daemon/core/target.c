@@ -13,24 +13,31 @@ static bool is_bare(unsigned char c)
 	       c == '-' || c == '.' || c == '_' || c == '~';
 }
 
-static void put_encoded(struct buffer *out, const char *text)
+/* Returns how many bytes it wrote: 1 or 3. */
+static size_t encode(char *out, unsigned char c)
 {
 	static const char digits[] = "0123456789ABCDEF";
+
+	if (is_bare(c)) {
+		out[0] = (char)c;
+		return 1;
+	}
+	out[0] = '%';
+	out[1] = digits[c >> 4];
+	out[2] = digits[c & 15];
+	return 3;
+}
+
+static void put_encoded(struct buffer *out, const char *text)
+{
 	const unsigned char *p = (const unsigned char *)text;
 
 	while (*p) {
 		char run[192];
 		size_t n = 0;
 
-		for (; *p && n + 3 <= sizeof(run); p++) {
-			if (is_bare(*p)) {
-				run[n++] = (char)*p;
-				continue;
-			}
-			run[n++] = '%';
-			run[n++] = digits[*p >> 4];
-			run[n++] = digits[*p & 15];
-		}
+		for (; *p && n + 3 <= sizeof(run); p++)
+			n += encode(run + n, *p);
 		buffer_append(out, run, n);
 	}
 }
