@@ -69,18 +69,6 @@ void vault_free(struct vault *v)
 	munmap(v, size);
 }
 
-const char *vault_add(struct vault *v, const char *secret, size_t n)
-{
-	char *slot;
-
-	if (n > VAULT_SECRET_MAX || v->used == v->n)
-		return NULL;
-	slot = v->slots[v->used++];
-	memcpy(slot, secret, n);
-	slot[n] = '\0';
-	return slot;
-}
-
 /* As much of the file as there is, up to @size. */
 static ssize_t read_all(int fd, char *out, size_t size)
 {

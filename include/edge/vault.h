@@ -19,10 +19,6 @@ int vault_new(struct vault **out, size_t n);
 void vault_free(struct vault *v);
 DEFINE_CLEANUP(struct vault *, vault_free)
 
-/* Copies a secret of @n bytes in. It is borrowed from the vault and ends with a NUL;
- * NULL if there is no room. Wiping the original is the caller's. */
-const char *vault_add(struct vault *v, const char *secret, size_t n);
-
 /* Reads the secret that a server_secret_file points to straight into the vault.
  * Returns 0 with *@out borrowed from the vault, CONFIG_E_INVALID with @why filled, or
  * -errno. */
