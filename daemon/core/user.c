@@ -26,8 +26,8 @@ static void user_free(struct users *us, struct user *u)
 
 void users_deinit(struct users *us)
 {
-	while (!list_is_empty(&us->list)) {
-		struct user *u = list_first(&us->list, struct user, link);
+	list_for_each_safe (node, &us->list) {
+		struct user *u = list_entry(node, struct user, link);
 
 		assert(u->n_references == 0 && u->connections == 0 && u->reply_bytes == 0 &&
 		       u->queued_bytes == 0);

@@ -13,6 +13,7 @@
  */
 #include "edge/transfer.h"
 
+#include <assert.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -185,6 +186,7 @@ static void slot_end(struct slot *slot, const struct answer *a)
 	struct transfers *t = slot->transfers;
 	struct request *r = slot->request;
 
+	assert(r);
 	t->ended = true;
 	r->transfer = NULL;
 	t->ops.complete(t->arg, r, a);
@@ -955,7 +957,7 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	/* Every setting is tried once, now, rather than with the first message. */
 	if (e == 0)
 		e = slot_get(&slot, t);
-	if (e < 0) {
+	if (e != 0) {
 		transfers_close(t);
 		return e;
 	}
@@ -988,8 +990,8 @@ bool transfers_close(struct transfers *t)
 
 	t->closing = true;
 	watches_begin_call(&t->watches);
-	while (!list_is_empty(&t->idle))
-		slot_free(list_first(&t->idle, struct slot, link));
+	list_for_each_safe (node, &t->idle)
+		slot_free(list_entry(node, struct slot, link));
 	curl_multi_cleanup(t->multi); /* closes the sockets, and with them most watches */
 	watches_deinit(&t->watches);
 	free(t->scheme);
