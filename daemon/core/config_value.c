@@ -227,7 +227,7 @@ static bool has_control(const char *text)
 {
 	while (*text && (unsigned char)*text >= 0x20 && *text != 0x7f)
 		text++;
-	return *text;
+	return *text != '\0';
 }
 
 static int read_text(const struct config_key *k, char **slot, const char *text,

@@ -290,7 +290,7 @@ static int compare_rows(const void *x, const void *y, void *arg)
 	return (a > b ? falls : -falls) * (t->reversed ? -1 : 1);
 }
 
-static void put_rows(const struct top *t, struct buffer *lines, size_t width, size_t most)
+static void put_rows(struct top *t, struct buffer *lines, size_t width, size_t most)
 {
 	size_t n = columns_in(width);
 	struct row *rows = calloc(t->now.n + 1, sizeof(*rows));
@@ -299,7 +299,7 @@ static void put_rows(const struct top *t, struct buffer *lines, size_t width, si
 	if (!rows)
 		return;
 	memcpy(rows, t->now.rows, t->now.n * sizeof(*rows));
-	qsort_r(rows, t->now.n, sizeof(*rows), compare_rows, (void *)(uintptr_t)t);
+	qsort_r(rows, t->now.n, sizeof(*rows), compare_rows, t);
 	for (size_t i = 0; i < t->now.n && i < most; i++)
 		put_row(t, lines, &rows[i], n);
 	if (t->now.n > most)
@@ -310,10 +310,10 @@ static void put_rows(const struct top *t, struct buffer *lines, size_t width, si
 /* Cuts every line to the width and ends it so that nothing older shines through. */
 static void put_on_screen(struct buffer *out, const struct buffer *lines, size_t width)
 {
-	const char *at = lines->data;
+	const char *at = lines->data ? lines->data : "";
 
 	buffer_puts(out, "\033[H");
-	while (at && *at) {
+	while (*at) {
 		size_t n = strcspn(at, "\n");
 		size_t shown = 0;
 
@@ -442,7 +442,7 @@ static void enter(struct top *t)
 static void leave(struct top *t)
 {
 	fputs(LEAVE, stdout);
-	fflush(stdout);
+	(void)fflush(stdout);
 	if (t->raw)
 		tcsetattr(STDIN_FILENO, TCSANOW, &t->before);
 }

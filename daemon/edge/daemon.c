@@ -798,7 +798,7 @@ static int run(struct daemon *d)
 	if (!stop_parts(d)) {
 		/* A name look-up hangs in a thread that nobody can stop; leave without it. */
 		close_sockets(d);
-		_exit(r < 0);
+		_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 	}
 	if (uv_loop_close(&d->loop) != 0)
 		abort(); /* a handle was left open: a bug */

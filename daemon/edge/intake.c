@@ -31,8 +31,8 @@
 #include "edge/clock.h"
 #include "edge/log.h"
 
-#define READ_MOST    (16 * 1024) /* read from a writer in one turn: some 80 lines */
-#define READ_LEAST   256         /* of a writer whose lines are very short */
+#define READ_MOST    ((size_t)16 * 1024) /* read from a writer in one turn: some 80 lines */
+#define READ_LEAST   256                 /* of a writer whose lines are very short */
 #define LINES_MOST   80
 #define TURN_MOST    (2 * NSEC_PER_MSEC) /* of reading lines, before others get theirs */
 #define ACCEPT_MOST  64                  /* writers taken in one turn */

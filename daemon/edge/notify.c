@@ -23,7 +23,7 @@ void notify(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
+	(void)vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	(void)sd_notify(0, text);
 }

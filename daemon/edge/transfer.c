@@ -32,8 +32,8 @@
 #include "edge/retry_after.h"
 #include "edge/watch.h"
 
-#define BODY_MOST    (64 * 1024)
-#define HEADERS_MOST (64 * 1024)
+#define BODY_MOST    ((size_t)64 * 1024)
+#define HEADERS_MOST ((size_t)64 * 1024)
 #define BODY_KEPT    4096 /* memory that an idle slot may keep for its next answer */
 #define TURNS_MOST   16
 

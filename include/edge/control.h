@@ -27,4 +27,4 @@ int control_new(struct control **out, uv_loop_t *loop, const struct listener *l,
 
 /* Closes everything. The object is freed when the loop has run; it is gone for the caller.
  * Accepts NULL. */
-void control_close(struct control *c);
+void control_close(struct control *control);
