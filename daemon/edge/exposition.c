@@ -139,6 +139,7 @@ static enum MHD_Result reply_metrics(struct exposition *e, struct MHD_Connection
 }
 
 /* Called when a request's head has come, for each piece of its body, and at its end. */
+/* NOLINTNEXTLINE(readability-function-size): the library wants eight parameters */
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *path,
 				  const char *method, const char *version, const char *data,
 				  size_t *size, void **state)

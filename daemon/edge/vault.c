@@ -40,6 +40,7 @@ int vault_new(struct vault **out, size_t n)
 	if (__builtin_mul_overflow(n, sizeof(v->slots[0]), &size) ||
 	    __builtin_add_overflow(size, sizeof(*v), &size))
 		return -ENOMEM;
+	/* cppcheck-suppress invalidFunctionArg; without a file, mmap() is given -1 */
 	v = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v == MAP_FAILED)
 		return -errno;
