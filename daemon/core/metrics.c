@@ -167,6 +167,18 @@ static void print_queue_bytes(struct metrics_print *p, const struct metric *m)
 	value(p, p->scheduler->bytes);
 }
 
+static void print_queue_max_bytes(struct metrics_print *p, const struct metric *m)
+{
+	sample(p, m, "");
+	value(p, p->scheduler->config->queue_bytes);
+}
+
+static void print_max_in_flight(struct metrics_print *p, const struct metric *m)
+{
+	sample(p, m, "");
+	value(p, p->scheduler->config->max_in_flight);
+}
+
 static void print_credit(struct metrics_print *p, const struct metric *m)
 {
 	sample(p, m, "");
@@ -335,6 +347,18 @@ static uint64_t app_rate_now(const struct metrics_print *p, struct app *app)
 	return app->config ? app_rate(app, p->now) : 0;
 }
 
+/* An AppID that was removed has no configuration any more. */
+
+static uint64_t app_rate_max(const struct metrics_print *p, struct app *app)
+{
+	return app->config ? app->config->rate : 0;
+}
+
+static uint64_t app_queue_max(const struct metrics_print *p, struct app *app)
+{
+	return app->config ? app->config->queue.queue_max : 0;
+}
+
 /* Types as in enum metric_type. */
 #define COUNT(field)         print_count, offsetof(struct facts, field)
 #define FLAG(field)          print_flag, offsetof(struct facts, field)
@@ -369,6 +393,12 @@ const struct metric metrics[] = {
 	  "Messages under way to the API.", OF_APPS(app_in_flight) },
 	{ "barraged_queue_bytes", METRIC_GAUGE, "bytes",
 	  "Memory charged for all messages that have no fate yet.", print_queue_bytes },
+	{ "barraged_queue_max", METRIC_GAUGE, "",
+	  "Messages that may be in the queue or wait for another try.", OF_APPS(app_queue_max) },
+	{ "barraged_queue_max_bytes", METRIC_GAUGE, "bytes",
+	  "Memory that may be charged for all messages.", print_queue_max_bytes },
+	{ "barraged_max_in_flight", METRIC_GAUGE, "",
+	  "Messages that may be under way, of all AppIDs together.", print_max_in_flight },
 	{ "barraged_retries", METRIC_COUNTER, "",
 	  "Further attempts for messages whose attempt had failed.", OF_APPS(app_retries) },
 	{ "barraged_wait_seconds", METRIC_HISTOGRAM, "seconds",
@@ -376,6 +406,9 @@ const struct metric metrics[] = {
 
 	{ "barraged_rate", METRIC_GAUGE, "",
 	  "Messages a second that are allowed now.", OF_APPS(app_rate_now) },
+	{ "barraged_rate_max", METRIC_GAUGE, "",
+	  "Messages a second that are allowed unless the API finds them too many.",
+	  OF_APPS(app_rate_max) },
 	{ "barraged_tokens", METRIC_GAUGE, "",
 	  "Messages that the API's limit would allow at this moment.", OF_APPS(app_tokens_now) },
 	{ "barraged_app_state", METRIC_GAUGE, "",

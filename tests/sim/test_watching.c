@@ -189,6 +189,22 @@ static void test_what_the_edge_knows_is_printed(void **state)
 	end(sim);
 }
 
+static void test_what_is_used_is_told_beside_what_there_is(void **state)
+{
+	const struct sim_config c = { .upstream = "max_in_flight = 7",
+				      .queue = "queue_bytes = 1MiB",
+				      .app = "rate = 20; queue_max = 30" };
+	struct host *h;
+	struct sim *sim = begin(&h, &c);
+	_cleanup_(buffer_deinit) struct buffer text = scrape(h, METRICS_OPENMETRICS);
+
+	assert_int_equal(value(&text, "barraged_max_in_flight"), 7);
+	assert_int_equal(value(&text, "barraged_queue_max_bytes"), 1 << 20);
+	assert_int_equal(value_of(&text, "barraged_rate_max", 1), 20);
+	assert_int_equal(value_of(&text, "barraged_queue_max", 1), 30);
+	end(sim);
+}
+
 static void test_the_two_formats_differ_only_in_their_comments(void **state)
 {
 	struct host *h;
@@ -371,6 +387,8 @@ static void test_a_removed_appid_comes_back_running(void **state)
 				 1);
 		assert_int_equal(value_of(&text, "barraged_in_flight", 1), 1);
 		assert_int_equal(value_of(&text, "barraged_tokens", 1), 0);
+		assert_int_equal(value_of(&text, "barraged_rate_max", 1), 0);
+		assert_int_equal(value_of(&text, "barraged_queue_max", 1), 0);
 	}
 	assert_int_equal(sim_reload(h, &both), 0);
 	sim_run(sim, 100 * MSEC);
@@ -401,6 +419,12 @@ static void test_each_trouble_has_its_state(void **state)
 	sim_submit(h, 1, 1, CLASS_CHAT, 0, 0);
 	sim_run(sim, 300 * MSEC);
 	assert_state(h, "slowed");
+	{
+		_cleanup_(buffer_deinit) struct buffer text = scrape(h, METRICS_OPENMETRICS);
+
+		assert_in_range(value_of(&text, "barraged_rate", 1), 70, 99);
+		assert_int_equal(value_of(&text, "barraged_rate_max", 1), 100);
+	}
 	sim->server.answer = answer_halting;
 	sim_submit(h, 1, 1, CLASS_CHAT, 0, 0);
 	sim_run(sim, 5 * SEC);
@@ -436,6 +460,7 @@ int main(void)
 		cmocka_unit_test(test_every_scrape_adds_up_while_much_goes_on),
 		cmocka_unit_test(test_every_metric_is_there_from_the_start),
 		cmocka_unit_test(test_what_the_edge_knows_is_printed),
+		cmocka_unit_test(test_what_is_used_is_told_beside_what_there_is),
 		cmocka_unit_test(test_the_two_formats_differ_only_in_their_comments),
 		cmocka_unit_test(test_return_codes_do_not_fill_whoever_collects_them),
 		cmocka_unit_test(test_the_status_tells_what_is),
