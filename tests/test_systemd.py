@@ -22,6 +22,8 @@ ALWAYS = """
 755 usr/bin/barragectl
 755 usr/sbin/barraged
 644 etc/barraged/barraged.conf
+644 usr/share/barraged/grafana/barraged.json
+644 usr/share/barraged/prometheus/barraged.rules.yml
 644 usr/share/bash-completion/completions/barraged
 644 usr/share/bash-completion/completions/barragectl
 644 usr/share/doc/barraged/LICENSE

@@ -120,6 +120,13 @@ def message(content="hello", room="room", user="user", **fields):
     return {name: value for name, value in line.items() if value is not None}
 
 
+def free_port(family=socket.AF_INET, address="127.0.0.1"):
+    """A port that nobody listens on at this moment."""
+    with socket.socket(family) as s:
+        s.bind((address, 0))
+        return s.getsockname()[1]
+
+
 def outcome(reply):
     """A reply's fate in one word: "sent", or the reason why not."""
     return reply.get("reason", reply["outcome"])

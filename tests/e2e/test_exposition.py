@@ -7,7 +7,17 @@ import signal
 import socket
 
 import pytest
-from support import EX_CONFIG, Sample, check_ledger, eventually, has_exposition, message, parse_metrics, patience
+from support import (
+    EX_CONFIG,
+    Sample,
+    check_ledger,
+    eventually,
+    free_port,
+    has_exposition,
+    message,
+    parse_metrics,
+    patience,
+)
 
 needs_exposition = pytest.mark.skipif(not has_exposition(), reason="built without libmicrohttpd")
 
@@ -19,12 +29,6 @@ ACCEPT = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 )
-
-
-def free_port(family=socket.AF_INET, address="127.0.0.1"):
-    with socket.socket(family) as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
 
 
 def serving(host, **options):
