@@ -3,9 +3,10 @@
 
 import contextlib
 import re
+import xml.etree.ElementTree
 
 import pytest
-from support import APP, Host, die_with_the_tests, eventually, free_port, has_exposition, message
+from support import APP, ROOT, Host, die_with_the_tests, eventually, free_port, has_exposition, message
 
 from prometheus import Prometheus, dashboard, has_prometheus, queries
 
@@ -78,6 +79,16 @@ def test_it_asks_for_all_that_a_daemon_tells_and_for_nothing_else(daemon):
     told = {re.sub("_(bucket|sum|count)$", "", sample.name) for sample in daemon.metrics()}
     asked = {name for _title, query in QUERIES for name in re.findall(r"\bbarraged_\w+", query)}
     assert {re.sub("_(bucket|sum|count)$", "", name) for name in asked} == told
+
+
+def test_the_picture_in_the_documents_is_of_this_dashboard():
+    """tests/dashboard makes it."""
+    picture = xml.etree.ElementTree.parse(ROOT / "docs/images/dashboard.svg")
+    titles = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text") if text.get("class") == "title"]
+    panels = dashboard()["panels"]
+    rows = [i for i, panel in enumerate(panels) if panel["type"] == "row"]
+    overview = next(i for i in rows if panels[i]["title"] == "Overview")
+    assert titles == [panel["title"] for panel in panels[overview + 1 : rows[rows.index(overview) + 1]]]
 
 
 # With Prometheus.
