@@ -285,6 +285,12 @@ def test_every_name_in_the_operators_guide_exists():
     assert names - known_names() == set()
 
 
+def test_every_alert_is_in_the_operators_guide_and_nothing_else():
+    alerts = table(r"^ *- alert: (\w+)$", "conf/prometheus/barraged.rules.yml")
+    assert sorted(re.findall(r"^- \*\*(Barraged\w+)\*\*", GUIDE.read_text(), re.M)) == sorted(alerts)
+    assert set(re.findall(r"\bBarraged\w+", GUIDE.read_text())) == set(alerts)
+
+
 def test_every_log_line_in_the_operators_guide_is_one():
     """By its longest piece in which nothing is filled in."""
     text = GUIDE.read_text()
