@@ -411,6 +411,31 @@ static void test_a_line_that_finds_no_memory_is_told_so(void **state)
 	torture("request", do_parse);
 }
 
+/* Two users come; the second may find no memory while the first is there. */
+static void do_users(void)
+{
+	struct users us;
+	struct user *a;
+	struct user *b;
+
+	users_init(&us);
+	a = IN_CORE(users_get(&us, 1));
+	b = IN_CORE(users_get(&us, 2));
+	assert_true(memory.failed ? !a != !b : a && b);
+	assert_int_equal(us.n, !!a + !!b);
+	assert_int_equal(us.n_idle, 0);
+	if (a)
+		users_put(&us, a);
+	if (b)
+		users_put(&us, b);
+	users_deinit(&us);
+}
+
+static void test_a_user_that_finds_no_memory_leaves_the_others(void **state)
+{
+	torture("users", do_users);
+}
+
 struct heard {
 	unsigned lines;
 	unsigned lost;
@@ -525,6 +550,7 @@ int main(void)
 		cmocka_unit_test(test_a_configuration_is_read_or_not_at_all),
 		cmocka_unit_test(test_a_scheduler_is_made_or_not_at_all),
 		cmocka_unit_test(test_a_line_that_finds_no_memory_is_told_so),
+		cmocka_unit_test(test_a_user_that_finds_no_memory_leaves_the_others),
 		cmocka_unit_test(test_only_the_line_that_finds_no_memory_is_lost),
 		cmocka_unit_test(test_what_could_not_be_printed_is_a_whole_beginning),
 		cmocka_unit_test(test_an_answer_that_finds_no_memory_is_no_success),

@@ -336,6 +336,33 @@ static void test_the_status_tells_what_is(void **state)
 	end(sim);
 }
 
+static void answer_busy(struct sim *sim, struct flight *f)
+{
+	f->code = 1;
+}
+
+static void test_what_waits_for_another_try_has_its_age(void **state)
+{
+	struct host *h;
+	struct sim *sim = begin(&h, &(struct sim_config){ 0 });
+	const cJSON *app;
+	cJSON *tree;
+
+	sim->server.answer = answer_busy;
+	sim_submit(h, 1, 1, CLASS_CHAT, 0, 0);
+	while (h->scheduler.apps[0]->n[REQUEST_WAITING] == 0 && h->fates[FATE_API] == 0)
+		sim_run(sim, MSEC);
+	sim_run(sim, 10 * MSEC);
+	assert_int_equal(h->scheduler.apps[0]->n[REQUEST_WAITING], 1);
+	tree = ask(h);
+	app = member(tree, "apps")->child;
+	assert_int_equal(member(app, "waiting")->valueint, 1);
+	assert_in_range(member(app, "oldest_ms")->valueint, 11, 1000);
+	cJSON_Delete(tree);
+	sim->server.answer = NULL;
+	end(sim);
+}
+
 static void pause_first(struct host *h, bool paused)
 {
 	scheduler_pause(&h->scheduler, h->scheduler.apps[0], paused);
@@ -389,6 +416,20 @@ static void test_a_removed_appid_comes_back_running(void **state)
 		assert_int_equal(value_of(&text, "barraged_tokens", 1), 0);
 		assert_int_equal(value_of(&text, "barraged_rate_max", 1), 0);
 		assert_int_equal(value_of(&text, "barraged_queue_max", 1), 0);
+	}
+	{
+		/* Whatever is still under way of it is told after those in force. */
+		cJSON *tree = ask(h);
+		const cJSON *app = member(tree, "apps")->child;
+
+		assert_int_equal(member(app, "AppId")->valueint, 2);
+		app = app->next;
+		assert_int_equal(member(app, "AppId")->valueint, 1);
+		assert_string_equal(member(app, "state")->valuestring, "removed");
+		assert_int_equal(member(app, "in_flight")->valueint, 1);
+		assert_int_equal(member(app, "limit")->valueint, 0);
+		assert_true(cJSON_IsTrue(member(tree, "ledger_consistent")));
+		cJSON_Delete(tree);
 	}
 	assert_int_equal(sim_reload(h, &both), 0);
 	sim_run(sim, 100 * MSEC);
@@ -464,6 +505,7 @@ int main(void)
 		cmocka_unit_test(test_the_two_formats_differ_only_in_their_comments),
 		cmocka_unit_test(test_return_codes_do_not_fill_whoever_collects_them),
 		cmocka_unit_test(test_the_status_tells_what_is),
+		cmocka_unit_test(test_what_waits_for_another_try_has_its_age),
 		cmocka_unit_test(test_what_is_paused_waits_and_ages_and_goes_on),
 		cmocka_unit_test(test_a_removed_appid_comes_back_running),
 		cmocka_unit_test(test_each_trouble_has_its_state),

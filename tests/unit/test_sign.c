@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "core/sign.h"
 
+#include <errno.h>
+#include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -30,6 +32,19 @@ static void test_the_published_vector_is_signed_as_published(void **state)
 		assert_string_equal(s.timestamp, "1615186943");
 		assert_string_equal(s.hex, "43e5cfcca828314675f91b001390566a");
 	}
+	signer_deinit(&signer);
+}
+
+/* As where the system allows approved algorithms only. */
+static void test_without_md5_there_is_no_signer(void **state)
+{
+	struct signer signer;
+
+	assert_int_equal(EVP_set_default_properties(NULL, "fips=yes"), 1);
+	assert_int_equal(signer_init(&signer), -ENOTSUP);
+	signer_deinit(&signer);
+	assert_int_equal(EVP_set_default_properties(NULL, ""), 1);
+	assert_int_equal(signer_init(&signer), 0);
 	signer_deinit(&signer);
 }
 
@@ -120,6 +135,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_published_vector_is_signed_as_published),
+		cmocka_unit_test(test_without_md5_there_is_no_signer),
 		cmocka_unit_test(test_every_value_is_encoded_once_and_nothing_else_is),
 		cmocka_unit_test(test_absent_parameters_are_not_sent),
 		cmocka_unit_test(test_a_long_text_is_encoded_whole),
