@@ -101,6 +101,7 @@ def test_other_users_see_nothing_that_leads_to_a_secret(host, somebodys_daemon):
 
 
 def unlimited():
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background ignores it, and so would the program
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
