@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """barragectl: what an operator types, and what comes of it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -8,9 +9,11 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
+import threading
 
 import pytest
 from support import (
@@ -206,9 +209,97 @@ def test_who_may_not_is_told_who_may(host):
     assert "for root and the user that barraged runs as" in result.stderr
 
 
+class Impostor:
+    """What listens at a daemon's control socket in its place, and gives whoever asks the same answer."""
+
+    def __init__(self, host, answer):
+        self.path = host.directory / "impostor"
+        self.answer = answer
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(str(self.path))
+        self.socket.listen()
+        host.stack.callback(self.end)
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):  # it is over
+            while True:
+                connection, _ = self.socket.accept()
+                with connection, contextlib.suppress(OSError):
+                    while connection.recv(1 << 12) and self.answer:
+                        connection.sendall(self.answer)
+
+    def end(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
+
+    def ctl(self, host, *arguments):
+        return host.run("--control", self.path, *arguments, program=BARRAGECTL)
+
+
+STRANGE = {
+    "no JSON": (b"220 mail ESMTP\r\n", "what answers there is not barraged"),
+    "no object": (b"[1]\n", "what answers there is not barraged"),
+    "nothing": (b"", "barraged has closed the connection without an answer"),
+    "an error": (b'{"ok":false,"error":"\\u001b[2Jno\\u009b"}\n', "barragectl: ?[2Jno?\n"),
+}
+
+
+@pytest.mark.parametrize("command", ["status", "top"])
+@pytest.mark.parametrize("answer, error", STRANGE.values(), ids=STRANGE)
+def test_what_answers_in_the_daemons_place_is_told_and_not_let_through(host, command, answer, error):
+    result = Impostor(host, answer).ctl(host, command)
+    assert result.returncode == (UNREACHABLE if command == "top" or b"ok" not in answer else REFUSED)
+    assert error in result.stderr and result.stdout == ""
+
+
+def test_every_trouble_is_in_the_status(host, daemon):
+    status = daemon.control("status")
+    status["uptime_ms"] = ((2 * 24 + 3) * 3600 + 4) * 1000
+    status["config"] = {"path": "/\x1b[31m\u009b\x7f", "last_reload_ok": False, "in_force_since": 0}
+    status["upstream"]["state"] = "down"
+    status["socket_lost"] = True
+    status["ledger_consistent"] = False
+    app = status["apps"][0]
+    app |= {"state": "halted", "halt_code": 100000005, "oldest_ms": 3 * 3600_000 + 5 * 60_000}
+    app["waited_ms"] = {"p50": 1500, "p99": 83_000}
+    impostor = Impostor(host, json.dumps(status).encode() + b"\n")
+    told = impostor.ctl(host, "status").stdout
+    for trouble in (
+        ", for 2 d 03 h\n",
+        "configuration  /?[31m??, in force since ",
+        "; THE LAST RELOAD WAS REFUSED\n",
+        " is UNREACHABLE; ",
+        "; THE SOCKET'S FILE IS GONE\n",
+        "; THEY DO NOT ADD UP: a bug in barraged\n",
+        f"AppID {APP} halted by Code 100000005; ",
+        "; the oldest for 3 h 05 min\n",
+        "median 1.5 s, 99th percentile 1 min 23 s\n",
+    ):
+        assert trouble in told, told
+    assert "halted" in impostor.ctl(host, "top", "--once").stdout
+
+
+def test_a_control_sockets_path_may_be_too_long(host):
+    result = host.run("--control", "/" + "x" * 200, "status", program=BARRAGECTL)
+    assert result.returncode == UNREACHABLE and "File name too long" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["metrics"], ["top", "--once"], ["send", *ONE, "x"], ["send"]])
+def test_what_cannot_be_written_is_a_failure(daemon, command):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [BARRAGECTL, "--config", daemon.config, *command], stdin=subprocess.DEVNULL, stdout=full, timeout=60
+        )
+    assert result.returncode == REFUSED
+
+
 MISUSES = {
     "no command": ([], "a command is missing"),
     "an unknown one": (["stat"], "did you mean status?"),
+    "one like none": (["frobnicate"], '"frobnicate" is not a command; see --help'),
     "no AppID": (["pause"], "pause needs an argument"),
     "no number": (["pause", "x"], '"x" is not an AppID'),
     "AppID 0": (["resume", "0"], '"0" is not an AppID'),
