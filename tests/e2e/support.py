@@ -146,13 +146,13 @@ def die_with_the_tests():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def as_user(uid, look):
+def as_user(uid, look, groups=()):
     """What look() gives as bytes, done by another user in a process of its own, with no rights but that user's."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
+            os.setgroups(groups)
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
             with open(writer, "wb") as pipe:
@@ -436,7 +436,7 @@ class Daemon:
         """All samples there are: their values by Sample."""
         return parse_metrics(self.control("metrics", format="prometheus")["metrics"])
 
-    def connect_as(self, uid, n=1):
+    def connect_as(self, uid, n=1, groups=()):
         """n connections that count as another user's, since that user makes them."""
 
         def connect():
@@ -449,7 +449,7 @@ class Daemon:
         here, there = socket.socketpair()
         with here, there, concurrent.futures.ThreadPoolExecutor() as pool:
             received = pool.submit(lambda: [socket.recv_fds(here, 1, 1)[1][0] for _ in range(n)])
-            as_user(uid, connect)
+            as_user(uid, connect, groups)
             writers = [Writer(self.socket, socket.socket(fileno=fd)) for fd in received.result()]
         self.writers += writers
         return writers

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sandbox import SECOND, most_in_window
-from support import Sample, eventually, has_systemd, message, outcome, patience, preload
+from support import Control, Sample, eventually, has_systemd, message, outcome, patience, preload
 from test_faults import GOOD_BODY, Http2Server, RawServer, answer_stream, black_hole, hold, http_answer, read_head
 from test_faults import names  # noqa: F401
 from test_lifecycle import listen_for_notes, told
@@ -297,6 +297,17 @@ def test_after_a_pause_the_next_message_finds_a_server_that_has_moved(host, name
             return new.arrivals
 
         eventually(arrives_there, "a message at the new address")
+
+
+def test_an_operator_who_is_silent_for_a_minute_makes_room_for_others(host, clocks):
+    daemon = host.daemon(environment=clocks.environment)
+    silent, busy = Control(daemon.control_socket), Control(daemon.control_socket)
+    assert silent.ask("status")["ok"]
+    for _ in range(3):
+        assert busy.ask("status")["ok"]
+        clocks.wait(40)
+    assert silent.answers.readline() == b""
+    assert busy.ask("status")["ok"]
 
 
 @pytest.mark.parametrize("retry_after", ["99999999999999", "3600", "Fri, 31 Dec 9999 23:59:59 GMT"])

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import stat
@@ -304,6 +305,21 @@ def test_few_may_be_connected(daemon):
     eventually(is_let_in, "a place for another")
     for control in controls:
         control.socket.close()
+
+
+def test_without_a_descriptor_operators_wait_in_peace(daemon):
+    control = connect(daemon)
+    assert control.ask("status")["ok"]
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # what is open stays open
+    waiting = [connect(daemon) for _ in range(3)]
+    before = daemon.cpu_seconds()
+    for _ in range(20):
+        assert control.ask("status")["ok"]
+        time.sleep(0.05)
+    assert daemon.cpu_seconds() - before < 0.5
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+    assert all(other.ask("status")["ok"] for other in waiting)
 
 
 def test_who_does_not_read_holds_nobody_up(host):

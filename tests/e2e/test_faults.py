@@ -618,6 +618,28 @@ def test_a_black_hole_among_the_addresses_is_passed_over(host, zego, names, dead
         assert_is_well(daemon)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_ipv6_address_is_as_good_as_a_name(host, scheme):
+    heads = []
+
+    def serve(connection):
+        while head := read_head(connection):
+            heads.append(head)
+            connection.sendall(http_answer())
+
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    tls = server_context(host.directory) if scheme == "https" else None
+    with RawServer(serve, tls=tls, listener=listener) as server:
+        authority = f"[::1]:{server.port}"
+        upstream = {"url": f"{scheme}://{authority}/", "ca_file": host.directory / "ca.pem" if tls else ""}
+        replies = host.daemon(upstream=upstream).connect().ask(*[message(id=i) for i in range(3)])
+        assert {outcome(reply) for reply in replies} == {"sent"}
+        assert len(heads) == 3 and all(f"\r\nHost: {authority}\r\n".encode() in head for head in heads)
+
+
 # TLS.
 
 

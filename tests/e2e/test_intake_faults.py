@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from support import APP, BARRAGED, OTHER_APP, SOMEBODY, Writer, eventually, is_sanitized, message
+from support import APP, BARRAGED, NOBODY, OTHER_APP, SOMEBODY, Writer, eventually, is_sanitized, message, outcome
 from test_lifecycle import needs_systemd, passing, refused_start
 from test_protocol import GOOD_LINE, KIB, MIB, encode
 
@@ -293,6 +293,21 @@ def test_an_error_of_recv_is_retried_or_ends_that_writer_only(host, odd_socket):
     assert daemon.summary() == {"lines": 3, "sent": 3}
 
 
+# A writer's groups.
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "groups, fate",
+    [([4711], "sent"), ([1, 2, 4711, 3], "sent"), ([4712], "unknown_app"), (range(4711, 5711), "unknown_app")],
+    ids=["the one", "among others", "another", "a thousand, which are not looked at"],
+)
+def test_all_groups_of_a_writer_count(host, groups, fate):
+    daemon = open_to_all(host, app={"allow_groups": "4711"})
+    (writer,) = daemon.connect_as(NOBODY, groups=groups)
+    assert outcome(writer.ask(message(id=1))) == fate
+
+
 # One user's flood, and the others.
 
 
@@ -380,6 +395,21 @@ def for_somebody(daemon):
     ids = (f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups", "--pdeathsig=KILL")
     daemon.command = ["setpriv", *ids, str(program), "--config", str(daemon.config)]
     return daemon
+
+
+@needs_root
+def test_a_user_who_may_not_make_the_socket_as_configured_is_told_why(host):
+    directory = host.directory / "run"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    config = {"socket": directory / "sock", "socket_group": 0}
+    daemon = for_somebody(host.daemon(host.zego(), start=False, daemon=config))
+    assert "sock: cannot be given to socket_group: Operation not permitted" in refused_start(daemon)
+    assert not (directory / "sock").exists()
+    listening(socket.AF_UNIX, str(directory / "sock")).close()  # root's, and in such a folder only root may remove it
+    (directory / "sock").chmod(0o666)
+    daemon.configure(daemon={"socket_group": SOMEBODY})
+    assert "sock: is stale and cannot be removed: Operation not permitted" in refused_start(daemon)
 
 
 @needs_root

@@ -157,6 +157,27 @@ def test_a_missing_directory_is_named_with_the_reason(host):
     assert str(missing) in log and "No such file or directory" in log
 
 
+def test_however_few_descriptors_it_may_have_it_starts_or_says_so(host):
+    daemon = host.daemon(host.zego(), start=False)
+    usual = daemon.command
+    ends = Counter()
+    for n in range(4, 40):  # the loader of libraries needs the fourth
+        daemon.command = ["prlimit", f"--nofile={n}:{n}", *usual]
+        began = len(daemon.log)
+        daemon.launch()
+        eventually(lambda: not daemon.is_running() or "listens on" in daemon.log[began:], "it starts, or does not")
+        if daemon.is_running():
+            assert daemon.stop() == 0
+            ends["started"] += 1
+        elif daemon.wait() == -signal.SIGABRT:
+            ends["libuv's abort()"] += 1  # where it finds none for the pipe through which it hears of signals
+        else:
+            assert daemon.wait() in (1, EX_CONFIG)
+            assert "oo many open files" in daemon.log[began:]
+            ends["refused"] += 1
+    assert ends["started"] > 0 and ends["refused"] > 2 and ends["libuv's abort()"] <= 2, ends
+
+
 def test_the_socket_is_gone_after_the_end(host):
     daemon = host.daemon(host.zego())
     assert daemon.stop() == 0
