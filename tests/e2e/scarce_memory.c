@@ -6,6 +6,7 @@
  * saying so.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -50,6 +51,27 @@ __attribute__((__constructor__)) static void set_up(void)
 	random_state = strtoull(getenv("SCARCE_SEED"), NULL, 10) * 88172645463325253u | 1;
 	dl_iterate_phdr(find_program, NULL);
 	one_in = mapped;
+}
+
+/* What comes after main() is the compiler's, which may count there what was run: nothing
+ * fails for it. */
+static int (*real_main)(int argc, char **argv, char **environment);
+
+static int whole_main(int argc, char **argv, char **environment)
+{
+	int status = real_main(argc, argv, environment);
+
+	one_in = NULL;
+	return status;
+}
+
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void),
+		      void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
+{
+	__typeof__(__libc_start_main) *real = (__typeof__(real))dlsym(RTLD_NEXT, __func__);
+
+	real_main = main;
+	return real(whole_main, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
 static bool is_refused(const void *caller)
