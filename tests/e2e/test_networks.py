@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 
-from support import die_with_the_tests, eventually, has_systemd, message, outcome
+from support import Sample, die_with_the_tests, eventually, has_systemd, message, outcome
 from test_clocks import Stamping
 from test_lifecycle import listen_for_notes, told
 
@@ -180,6 +180,8 @@ def test_a_daemon_starts_without_a_network_and_sends_once_there_is_one(host, net
     replies = writer.ask(*[message(room=f"{i}", id=i) for i in range(10)])
     assert {outcome(reply) for reply in replies} <= {"dns", "expired"}
     assert "the API cannot be reached reason=dns" in daemon.log
+    assert daemon.control("status")["upstream"]["state"] == "down"
+    assert daemon.metrics()[Sample("barraged_upstream_up")] == 0
     network.ip("link set lo up")
     with network.inside():
         name_server = NameServer()
@@ -187,6 +189,7 @@ def test_a_daemon_starts_without_a_network_and_sends_once_there_is_one(host, net
     name_server.addresses = ["127.0.0.1"]
     with name_server, Stamping(listener=listener):
         eventually(lambda: outcome(writer.ask(message(id=10))) == "sent", "the network is found")
+    assert daemon.metrics()[Sample("barraged_upstream_up")] == 1
 
 
 def test_an_address_without_a_route_is_told_as_connect_until_there_is_one(host, network):
