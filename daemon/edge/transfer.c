@@ -956,6 +956,7 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	if (e == 0)
 		e = transfers_prepare(&change, c);
 	if (e == 0)
+		/* -Wanalyzer-use-of-uninitialized-value: transfers_prepare() has set it. */
 		transfers_apply(t, change);
 	/* Every setting is tried once, now, rather than with the first message. */
 	if (e == 0)
