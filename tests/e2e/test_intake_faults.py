@@ -359,6 +359,24 @@ def test_a_user_who_fills_the_queue_takes_no_room_from_another(host):
 
 
 @needs_root
+def test_a_user_who_reads_no_replies_leaves_memory_for_those_of_another(host):
+    daemon = open_to_all(host, daemon={"max_reply_backlog": "8MiB"})
+    # Half of the 64 MiB that there are for all, however many connections there are.
+    deaf = [daemon.connect() for _ in range(6)]
+    for writer in deaf:
+        writer.send_bytes(b"x\n" * 100_000)
+    daemon.wait_for_log("uid=0 leaves its replies unread; more are discarded")
+    assert deaf[0].hear()
+    (other,) = daemon.connect_as(SOMEBODY)
+    assert len(other.ask(*[b"x"] * 1000)) == 1000
+    assert daemon.log.count("leaves its replies unread") == 1
+    assert is_sanitized() or daemon.resident() < 128 * MIB
+    for writer in deaf:
+        writer.close()
+    assert daemon.summary()["replies_discarded"] > 1000
+
+
+@needs_root
 def test_users_who_may_use_no_appid_are_each_named_once(host):
     daemon = open_to_all(host, app={"allow_users": "12345"})
     writers = [daemon.connect(), daemon.connect(), *daemon.connect_as(SOMEBODY, 2)]
