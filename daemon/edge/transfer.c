@@ -54,6 +54,7 @@ struct slot {
 	struct buffer body;
 	struct curl_slist *resolve; /* while a transfer carries new addresses */
 	uint64_t parked_at;
+	uint64_t place;    /* whose address it waits for while parked */
 	uint64_t settings; /* which ones it was set up with */
 	uint64_t order;    /* of the addresses that it was started with */
 	size_t headers;    /* bytes of the answer's */
@@ -78,6 +79,7 @@ struct transfers {
 	uint64_t settings;
 	char *host; /* of the URL, or of the proxy: what is looked up */
 	char *port;
+	uint64_t place; /* how often host or port have changed */
 	char *scheme;
 	char *path;
 	struct list idle;
@@ -689,6 +691,7 @@ static void on_park_timeout(uv_timer_t *timer)
 static void on_addresses(void *arg, const char *addresses, bool changed)
 {
 	static const struct answer memory = { .result = TRANSPORT_MEMORY };
+	static const struct answer dns = { .result = TRANSPORT_DNS };
 	struct transfers *t = arg;
 
 	if (changed)
@@ -700,7 +703,11 @@ static void on_addresses(void *arg, const char *addresses, bool changed)
 	while (!list_is_empty(&t->parked)) {
 		struct slot *slot = list_first(&t->parked, struct slot, link);
 
-		if (slot_go(slot, addresses) < 0)
+		/* It would go to where a reload has led away from, and libcurl would look that
+		 * up itself. */
+		if (slot->place != t->place)
+			slot_end(slot, &dns);
+		else if (slot_go(slot, addresses) < 0)
 			slot_end(slot, &memory);
 	}
 	arm_park_timer(t);
@@ -712,6 +719,7 @@ static void park(struct slot *slot, uint64_t now)
 
 	slot->parked = true;
 	slot->parked_at = now;
+	slot->place = t->place;
 	list_push_back(&t->parked, &slot->link);
 	if (slot->link.prev == &t->parked)
 		arm_park_timer(t);
@@ -890,6 +898,8 @@ void transfers_apply(struct transfers *t, struct transfers_change *change)
 	change->looked_up = NULL; /* the resolver's now */
 	/* What is being reached may be another host or port: libcurl must be told anew. */
 	t->new_addresses = true;
+	if (!t->host || strcmp(t->host, reached->host) != 0 || strcmp(t->port, reached->port) != 0)
+		t->place++;
 	swap(&t->host, &reached->host);
 	swap(&t->port, &reached->port);
 	swap(&t->scheme, &change->url.scheme);

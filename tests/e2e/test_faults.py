@@ -589,6 +589,21 @@ def test_a_look_up_that_hangs_holds_nothing_up_once_the_host_is_another(host, na
         assert server.connections > 0
 
 
+def test_what_waits_for_the_address_of_a_host_that_is_no_longer_the_one_is_tried_anew(host, zego, names):
+    names.answer([], after_ms=60_000)
+    upstream = {"url": "https://old.example/", "max_in_flight": 2}
+    daemon = host.daemon(zego, upstream=upstream, environment=names.environment)
+    writer = daemon.connect()
+    writer.send(*[message(room=f"{i}", id=i, ttl_ms=20_000) for i in range(20)])
+    eventually(names.looked_up, "the look-up begins")
+    names.answer(["127.0.0.1"], after_ms=500)
+    # More may be under way now, and so a message asks for the new address at once.
+    assert daemon.reload(upstream={"url": zego.url.replace("127.0.0.1", "localhost"), "max_in_flight": 20})
+    replies = writer.replies(20)
+    assert {outcome(reply) for reply in replies} == {"sent"}
+    assert names.looked_up() == ["old.example", "localhost"]
+
+
 def test_one_look_up_serves_all_that_wait_for_it(host, zego, names):
     names.answer(["127.0.0.1"], after_ms=500)
     url = zego.url.replace("127.0.0.1", "localhost")
