@@ -355,10 +355,14 @@ static bool exceeds_bytes(const struct scheduler *s, const struct request *r)
 	return s->bytes + request_size(r) > s->config->queue_bytes;
 }
 
+static bool is_at_queue_max(const struct app *app)
+{
+	return app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >= app->config->queue.queue_max;
+}
+
 static bool is_full(const struct scheduler *s, const struct app *app, const struct request *r)
 {
-	return app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >= app->config->queue.queue_max ||
-	       exceeds_bytes(s, r);
+	return is_at_queue_max(app) || exceeds_bytes(s, r);
 }
 
 /* Chat makes way for anything, a system message only for another. */
@@ -398,8 +402,7 @@ static void make_users_way(struct scheduler *s, const struct request *r, uint64_
 }
 
 /* Of the AppID's longest room. */
-static struct request *victim_for(const struct scheduler *s, const struct app *app,
-				  const struct request *r)
+static struct request *victim_of_app(const struct app *app, const struct request *r)
 {
 	struct request *old;
 
@@ -408,6 +411,14 @@ static struct request *victim_for(const struct scheduler *s, const struct app *a
 	old = oldest_of_longest(app, CLASS_CHAT);
 	if (!old && r->class == CLASS_SYSTEM)
 		old = oldest_of_longest(app, CLASS_SYSTEM);
+	return old;
+}
+
+static struct request *victim_for(const struct scheduler *s, const struct app *app,
+				  const struct request *r)
+{
+	struct request *old = victim_of_app(app, r);
+
 	/* Who fills the memory from many rooms does so at nobody else's cost. */
 	if (old && exceeds_bytes(s, r) && old->user->queued_bytes < r->user->queued_bytes)
 		old = oldest_of_user(r->user, r->class);
@@ -416,6 +427,9 @@ static struct request *victim_for(const struct scheduler *s, const struct app *a
 
 static bool make_way(struct scheduler *s, struct app *app, const struct request *r, uint64_t now)
 {
+	/* What others have is spared where the AppID's own limit refuses it anyway. */
+	if (is_at_queue_max(app) && !victim_of_app(app, r))
+		return false;
 	make_users_way(s, r, now);
 	/* Others fill the memory: all that this AppID has would be lost for nothing. */
 	if (s->bytes - app->queued_bytes + request_size(r) > s->config->queue_bytes)

@@ -397,10 +397,28 @@ static void check_users_victim(struct host *h, const struct request *r, enum mes
 	}
 }
 
+/* Whether an AppID's queue is as long as it may be, with nothing in it that may make way. */
+static bool is_shut(const struct app *app, enum message_class class)
+{
+	if (app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] < app->config->queue.queue_max)
+		return false;
+	if (app->config->queue.overflow == OVERFLOW_NEWEST)
+		return true;
+	list_for_each (node, &app->rooms) {
+		const struct lane *lanes = list_entry(node, struct room, link)->lanes;
+
+		if (lanes[CLASS_CHAT].n > 0 || (class == CLASS_SYSTEM && lanes[CLASS_SYSTEM].n > 0))
+			return false;
+	}
+	return true;
+}
+
 static void check_no_user_over_share(struct host *h, enum message_class class)
 {
 	const struct user *heaviest = h->users[0];
 
+	if (is_shut(scheduler_app(&h->scheduler, h->incoming_app), class))
+		return;
 	for (size_t i = 1; i < SIM_GROUPS; i++) {
 		if (h->users[i]->queued_bytes > heaviest->queued_bytes)
 			heaviest = h->users[i];

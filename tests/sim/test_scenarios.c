@@ -938,6 +938,30 @@ static void test_one_user_s_flood_of_many_rooms_costs_no_other_user(void **state
 	end(sim);
 }
 
+/* The second AppID's queue is as long as it may be, and the memory is full. */
+static void test_what_is_refused_has_pushed_nothing_out(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h =
+		sim_host(sim, &(struct sim_config){ .n_apps = 2,
+						    .queue = "queue_bytes = 64KiB; queue_max = 60; "
+							     "max_age = 60s; overflow = newest",
+						    .app = "rate = 1" });
+	size_t others;
+
+	for (unsigned i = 0; i < 70; i++)
+		sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
+	sim->content = 1000;
+	for (unsigned i = 0; i < 60; i++)
+		sim_submit(h, 1, i % 7, CLASS_CHAT, 0, 0);
+	others = h->users[0]->queued_bytes;
+	assert_in_range(h->scheduler.bytes, 64000, 65536);
+	for (unsigned i = 0; i < 10; i++)
+		sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
+	assert_int_equal(h->users[0]->queued_bytes, others);
+	end(sim);
+}
+
 static void test_a_seed_is_the_same_run_every_time(void **state)
 {
 	for (uint64_t seed = 1; seed <= 30; seed++) {
@@ -998,6 +1022,7 @@ int main(void)
 		cmocka_unit_test(test_appids_take_turns_when_connections_are_few),
 		cmocka_unit_test(test_an_appid_without_answers_leaves_connections_to_the_others),
 		cmocka_unit_test(test_one_user_s_flood_makes_way_for_another_user),
+		cmocka_unit_test(test_what_is_refused_has_pushed_nothing_out),
 		cmocka_unit_test(test_one_user_s_flood_of_many_rooms_costs_no_other_user),
 	};
 
