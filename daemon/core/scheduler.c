@@ -375,11 +375,11 @@ static struct request *oldest_of_user(const struct user *u, enum message_class l
 	return NULL;
 }
 
-/* The oldest message of the user who has most of what is queued, if even with @r its own
- * has less. */
+/* The oldest message of the user who has most of what is queued and anything that may make
+ * way, if even with @r its own has less. */
 static struct request *victim_of_heaviest(const struct scheduler *s, const struct request *r)
 {
-	struct user *u = users_heaviest(&s->users);
+	struct user *u = users_heaviest(&s->users, r->class);
 
 	if (!u || u->queued_bytes <= r->user->queued_bytes + request_size(r))
 		return NULL;

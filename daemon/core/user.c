@@ -34,6 +34,7 @@ void users_deinit(struct users *us)
 		user_free(us, u);
 	}
 	heap_deinit(&us->heaviest);
+	heap_deinit(&us->heaviest_chat);
 }
 
 static struct user *find(const struct users *us, uint32_t uid)
@@ -51,7 +52,8 @@ static struct user *make(struct users *us, uint32_t uid)
 {
 	struct user *u;
 
-	if (heap_reserve(&us->heaviest, us->n + 1) < 0)
+	if (heap_reserve(&us->heaviest, us->n + 1) < 0 ||
+	    heap_reserve(&us->heaviest_chat, us->n + 1) < 0)
 		return NULL;
 	u = calloc(1, sizeof(*u));
 	if (!u)
@@ -96,12 +98,19 @@ void users_put(struct users *us, struct user *u)
 	}
 }
 
+static void place(struct heap *h, struct heap_node *node, bool belongs, uint64_t bytes)
+{
+	if (belongs)
+		heap_set(h, node, ~bytes);
+	else
+		heap_remove(h, node);
+}
+
 static void weigh(struct users *us, struct user *u)
 {
-	if (u->queued_bytes > 0)
-		heap_set(&us->heaviest, &u->heaviest, ~(uint64_t)u->queued_bytes);
-	else
-		heap_remove(&us->heaviest, &u->heaviest);
+	place(&us->heaviest, &u->heaviest, u->queued_bytes > 0, u->queued_bytes);
+	place(&us->heaviest_chat, &u->heaviest_chat, !list_is_empty(&u->queued[CLASS_CHAT]),
+	      u->queued_bytes);
 }
 
 void users_queue(struct users *us, struct request *r)
@@ -122,11 +131,16 @@ void users_unqueue(struct users *us, struct request *r)
 	weigh(us, u);
 }
 
-struct user *users_heaviest(const struct users *us)
+struct user *users_heaviest(const struct users *us, enum message_class class)
 {
-	struct heap_node *top = heap_top(&us->heaviest);
+	struct heap_node *top;
 
-	return top ? container_of(top, struct user, heaviest) : NULL;
+	if (class == CLASS_SYSTEM) {
+		top = heap_top(&us->heaviest);
+		return top ? container_of(top, struct user, heaviest) : NULL;
+	}
+	top = heap_top(&us->heaviest_chat);
+	return top ? container_of(top, struct user, heaviest_chat) : NULL;
 }
 
 bool user_tell(struct user *u, enum user_breach breach)

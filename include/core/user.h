@@ -25,11 +25,12 @@ struct user {
 	uint32_t uid;
 	size_t n_references; /* of connections and requests */
 	size_t connections;
-	size_t reply_bytes;           /* that its writers have not read yet */
-	size_t queued_bytes;          /* of its messages in rooms' queues */
-	struct list queued[_CLASS_N]; /* those messages, the oldest first */
-	struct heap_node heaviest;    /* in users' heap while it has any; key ~queued_bytes */
-	struct list link;             /* in users' list */
+	size_t reply_bytes;             /* that its writers have not read yet */
+	size_t queued_bytes;            /* of its messages in rooms' queues */
+	struct list queued[_CLASS_N];   /* those messages, the oldest first */
+	struct heap_node heaviest;      /* in users' heaps while it has any of them, or */
+	struct heap_node heaviest_chat; /* any chat; key ~queued_bytes in both */
+	struct list link;               /* in users' list */
 	bool has_been_told[_USER_BREACH_N];
 };
 
@@ -39,6 +40,7 @@ struct users {
 	size_t n;
 	size_t n_idle; /* kept for what the operator has been told of them */
 	struct heap heaviest;
+	struct heap heaviest_chat;
 };
 
 void users_init(struct users *us);
@@ -61,8 +63,9 @@ static inline struct user *user_ref(struct user *u)
 void users_queue(struct users *us, struct request *r);
 void users_unqueue(struct users *us, struct request *r);
 
-/* The user with most bytes queued, or NULL. */
-struct user *users_heaviest(const struct users *us);
+/* The user with most bytes queued of those who have anything that may make way for a message
+ * of @class, or NULL: chat makes way for anything, a system message only for another. */
+struct user *users_heaviest(const struct users *us, enum message_class class);
 
 /* Whether the operator should be told: true once for each user and kind. */
 bool user_tell(struct user *u, enum user_breach breach);

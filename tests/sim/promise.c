@@ -364,16 +364,19 @@ static void check_victim(struct host *h, const struct request *r)
 	}
 }
 
+/* Whether a user has nothing that may make way for a message of @class. */
+static bool has_none(const struct user *u, enum message_class class)
+{
+	return list_is_empty(&u->queued[CLASS_CHAT]) &&
+	       (class != CLASS_SYSTEM || list_is_empty(&u->queued[CLASS_SYSTEM]));
+}
+
 /* Whether a user's messages should make way for what comes in: it has more than the other
  * would have, and something that may. */
-static bool is_over_share(const struct host *h, const struct user *u, size_t bytes,
-			  enum message_class class)
+static bool is_over_share(const struct host *h, const struct user *u, enum message_class class)
 {
-	bool has_any = !list_is_empty(&u->queued[CLASS_CHAT]) ||
-		       (class == CLASS_SYSTEM && !list_is_empty(&u->queued[CLASS_SYSTEM]));
-
-	return u != h->incoming_user && has_any &&
-	       bytes > h->incoming_user->queued_bytes + h->incoming_size;
+	return u != h->incoming_user && !has_none(u, class) &&
+	       u->queued_bytes > h->incoming_user->queued_bytes + h->incoming_size;
 }
 
 /* @r, which has left its queue already, was pushed out for want of memory. */
@@ -392,7 +395,8 @@ static void check_users_victim(struct host *h, const struct request *r, enum mes
 	    (class != CLASS_SYSTEM || !list_is_empty(&r->user->queued[CLASS_CHAT])))
 		sim_fail(h->sim, "a user's system message made way for or before chat");
 	for (size_t i = 0; i < SIM_GROUPS; i++) {
-		if (h->users[i]->queued_bytes > r->user->queued_bytes + request_size(r))
+		if (!has_none(h->users[i], class) &&
+		    h->users[i]->queued_bytes > r->user->queued_bytes + request_size(r))
 			sim_fail(h->sim, "not the user with most made way");
 	}
 }
@@ -415,17 +419,13 @@ static bool is_shut(const struct app *app, enum message_class class)
 
 static void check_no_user_over_share(struct host *h, enum message_class class)
 {
-	const struct user *heaviest = h->users[0];
-
-	if (is_shut(scheduler_app(&h->scheduler, h->incoming_app), class))
+	if (h->scheduler.bytes + h->incoming_size <= h->config->queue_bytes ||
+	    is_shut(scheduler_app(&h->scheduler, h->incoming_app), class))
 		return;
-	for (size_t i = 1; i < SIM_GROUPS; i++) {
-		if (h->users[i]->queued_bytes > heaviest->queued_bytes)
-			heaviest = h->users[i];
+	for (size_t i = 0; i < SIM_GROUPS; i++) {
+		if (is_over_share(h, h->users[i], class))
+			sim_fail(h->sim, "a user over its share should have made way");
 	}
-	if (h->scheduler.bytes + h->incoming_size > h->config->queue_bytes &&
-	    is_over_share(h, heaviest, heaviest->queued_bytes, class))
-		sim_fail(h->sim, "a user over its share should have made way");
 }
 
 /* Whether what comes in finds no memory, and the longest room would have to give for it
@@ -467,12 +467,6 @@ static bool was_its_users_oldest(const struct request *r, enum message_class cla
 		return true;
 	next = list_first(queue, struct request, charge);
 	return next->attempts > 0 || next->sequence > r->sequence;
-}
-
-static bool has_none(const struct user *u, enum message_class class)
-{
-	return list_is_empty(&u->queued[CLASS_CHAT]) &&
-	       (class != CLASS_SYSTEM || list_is_empty(&u->queued[CLASS_SYSTEM]));
 }
 
 /* Whether @r is an exception to the rule of the longest room, made for the other users: it

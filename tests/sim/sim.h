@@ -15,7 +15,7 @@
 
 #define SIM_HOSTS  8
 #define SIM_APPS   1024
-#define SIM_GROUPS 2
+#define SIM_GROUPS 3
 #define WAIT_MOST  70000
 
 /* A message that is past its age is told so within 50 ms of it (design, "What goes first,

@@ -962,6 +962,30 @@ static void test_what_is_refused_has_pushed_nothing_out(void **state)
 	end(sim);
 }
 
+/* The first has most, but nothing that makes way for chat. */
+static void test_system_messages_of_one_user_do_not_shield_another_s_flood(void **state)
+{
+	struct sim *sim = begin(&network_wan);
+	struct host *h = sim_host(
+		sim, &(struct sim_config){ .n_apps = 3,
+					   .queue = "queue_bytes = 64KiB; queue_max = 1000; "
+						    "max_age = 60s",
+					   .app = "rate = 1" });
+
+	sim->content = 1000;
+	for (unsigned i = 0; i < 40; i++)
+		sim_submit(h, 1, i % 3, CLASS_SYSTEM, 0, 0);
+	for (unsigned i = 0; i < 60; i++)
+		sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
+	assert_in_range(h->users[1]->queued_bytes, 17000, 20000);
+	for (unsigned i = 0; i < 60; i++)
+		sim_submit(h, 3, i % 3, CLASS_CHAT, 0, 2);
+	assert_in_range(h->users[0]->queued_bytes, 43000, 46000);
+	assert_in_range(h->users[1]->queued_bytes, 8000, 11000);
+	assert_in_range(h->users[2]->queued_bytes, 8000, 11000);
+	end(sim);
+}
+
 static void test_a_seed_is_the_same_run_every_time(void **state)
 {
 	for (uint64_t seed = 1; seed <= 30; seed++) {
@@ -1022,6 +1046,7 @@ int main(void)
 		cmocka_unit_test(test_appids_take_turns_when_connections_are_few),
 		cmocka_unit_test(test_an_appid_without_answers_leaves_connections_to_the_others),
 		cmocka_unit_test(test_one_user_s_flood_makes_way_for_another_user),
+		cmocka_unit_test(test_system_messages_of_one_user_do_not_shield_another_s_flood),
 		cmocka_unit_test(test_what_is_refused_has_pushed_nothing_out),
 		cmocka_unit_test(test_one_user_s_flood_of_many_rooms_costs_no_other_user),
 	};
