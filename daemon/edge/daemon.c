@@ -633,8 +633,11 @@ static void close_sockets(struct daemon *d)
 static void on_folder_changed(uv_fs_event_t *handle, const char *name, int events, int status)
 {
 	struct daemon *d = handle->data;
+	const char *slash = strrchr(d->listener.path, '/');
 
-	d->checks.is_due = true;
+	/* The folder may be one in which much happens. */
+	if (!name || strcmp(name, slash ? slash + 1 : d->listener.path) == 0)
+		d->checks.is_due = true;
 }
 
 static void watch_folder(struct daemon *d)

@@ -27,7 +27,7 @@ struct user {
 	size_t connections;
 	size_t reply_bytes;             /* that its writers have not read yet */
 	size_t queued_bytes;            /* of its messages in rooms' queues */
-	struct list queued[_CLASS_N];   /* those messages, the oldest first */
+	struct list queued[_CLASS_N];   /* those messages, in the order in which they were queued */
 	struct heap_node heaviest;      /* in users' heaps while it has any of them, or */
 	struct heap_node heaviest_chat; /* any chat; key ~queued_bytes in both */
 	struct list link;               /* in users' list */
