@@ -39,6 +39,7 @@ struct sending {
 	bool single;          /* one message by options */
 	bool input_ended;     /* no more lines will come */
 	bool half_closed;     /* and the daemon knows it */
+	int input_error;      /* why it has ended early; an errno */
 	bool shows;           /* progress, on a terminal */
 	struct buffer input;  /* read, and not yet looked at */
 	size_t looked;        /* of it */
@@ -263,10 +264,27 @@ static void show_progress(struct sending *s)
 		s->n_sent, s->n_replies - s->n_sent);
 }
 
+/* Of lines that nobody has counted, since they were not read or not handed on. Returns
+ * whether there may be any. */
+static bool tell_of_the_rest(const struct sending *s)
+{
+	if (s->input_error)
+		fprintf(stderr, "barragectl: cannot read standard input: %s\n",
+			strerror(s->input_error));
+	if (s->half_closed || s->single)
+		return s->input_error != 0;
+	fprintf(stderr, "barragectl: %s; nothing after line %" PRIu64 " was sent\n",
+		s->input.failed || s->output.failed ? "out of memory"
+						    : "barraged closed the connection",
+		s->number);
+	return true;
+}
+
 static int summarize(struct sending *s)
 {
 	uint64_t unanswered = s->n_lines > s->n_replies ? s->n_lines - s->n_replies : 0;
 	bool all = s->n_sent == s->n_lines && s->n_replies == s->n_lines;
+	bool is_cut;
 
 	if (s->shows)
 		fputs("\r\033[K", stderr);
@@ -282,9 +300,10 @@ static int summarize(struct sending *s)
 			"barragectl: barraged closed the connection; unknown what became of "
 			"%" PRIu64 " line%s\n",
 			unanswered, unanswered == 1 ? "" : "s");
-	if (fflush(stdout) != 0)
+	is_cut = tell_of_the_rest(s);
+	if (fflush(stdout) != 0 || ferror(stdout))
 		return CTL_REFUSED;
-	return all ? CTL_OK : CTL_REFUSED;
+	return all && !is_cut ? CTL_OK : CTL_REFUSED;
 }
 
 /* The loop. */
@@ -300,6 +319,7 @@ static bool receive(struct sending *s)
 	if (n <= 0)
 		return false;
 	(void)line_feed(&s->replies, chunk, (size_t)n, REPLY_MOST, on_reply, s);
+	(void)fflush(stdout); /* a script may wait for them; an error is told in the end */
 	return true;
 }
 
@@ -319,8 +339,10 @@ static void read_input(struct sending *s)
 
 	if (n > 0)
 		buffer_append(&s->input, chunk, (size_t)n);
-	else if (n == 0 || errno != EINTR)
+	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
 		s->input_ended = true;
+	if (n < 0 && s->input_ended)
+		s->input_error = errno;
 }
 
 static bool wants_input(const struct sending *s)

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ from support import (
     eventually,
     message,
     outcome,
+    patience,
 )
 
 REFUSED, UNREACHABLE = 1, 2
@@ -103,16 +105,16 @@ def test_nothing_to_send_is_no_failure(daemon):
     assert (sent.returncode, sent.stdout, sent.stderr) == (0, "0 lines\n", "")
 
 
+def start_sending(daemon, *arguments):
+    """Starts "send" with its input still to be written."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [BARRAGECTL, "--config", daemon.config, "send", *arguments]
+    return subprocess.Popen(command, **pipes, text=True, preexec_fn=die_with_the_tests)
+
+
 def test_a_daemon_that_stops_leaves_no_line_untold(host):
     daemon = host.daemon(host.zego(latency=100), app={"rate": 1, "burst": 1}, daemon={"drain_timeout": 0})
-    sending = subprocess.Popen(
-        [BARRAGECTL, "--config", daemon.config, "send"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=die_with_the_tests,
-    )
+    sending = start_sending(daemon)
     sending.stdin.write(lines(*(message(str(i)) for i in range(10))))
     sending.stdin.flush()
     eventually(lambda: daemon.control("status")["apps"][0]["lines"] == 10, "the lines to arrive")
@@ -121,6 +123,37 @@ def test_a_daemon_that_stops_leaves_no_line_untold(host):
     assert sending.returncode == REFUSED
     told = int(re.search(r"(\d+) dropped/shutdown", out)[1])
     assert told + len(re.findall(r"unknown what became", err)) >= 1
+
+
+def test_lines_that_come_when_the_daemon_has_left_do_not_pass_for_sent(host):
+    daemon = host.daemon(host.zego())
+    sending = start_sending(daemon)
+    sending.stdin.write(lines(message("1")))
+    sending.stdin.flush()
+    eventually(lambda: daemon.control("status")["fates"]["sent"] == 1, "the first line to be sent")
+    assert daemon.stop() == 0
+    assert sending.wait(timeout=60) == REFUSED
+    assert sending.stdout.read() == "1 lines: 1 sent\n"
+    assert sending.stderr.read() == "barragectl: barraged closed the connection; nothing after line 1 was sent\n"
+
+
+def test_replies_for_scripts_come_as_the_fates_fall(daemon):
+    sending = start_sending(daemon, "--json")
+    for content in ("1", "2"):
+        sending.stdin.write(lines(message(content)))
+        sending.stdin.flush()
+        # Its input stays open: if it kept the reply to itself, this would wait for ever.
+        assert select.select([sending.stdout], [], [], patience())[0], "no reply"
+        assert json.loads(sending.stdout.readline())["id"] == int(content)
+    sending.communicate(timeout=60)
+    assert sending.returncode == 0
+
+
+def test_input_that_cannot_be_read_is_a_failure(daemon):
+    command = f"{BARRAGECTL} --config {daemon.config} send < {daemon.host.directory}"
+    sent = daemon.host.run("-c", command, program="sh")
+    assert (sent.returncode, sent.stdout) == (REFUSED, "0 lines\n")
+    assert sent.stderr == "barragectl: cannot read standard input: Is a directory\n"
 
 
 def test_a_crowded_daemon_is_told(host):
