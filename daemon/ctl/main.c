@@ -4,6 +4,7 @@
  * row of a table, and so is each option. Plain blocking sockets are enough: whoever runs it
  * waits for it.
  */
+#include <fcntl.h>
 #include <getopt.h>
 #include <ini.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "build.h"
 #include "core/config_key.h"
@@ -270,6 +272,20 @@ static void find_sockets(struct options *o)
 		o->control = defaults[1];
 }
 
+/* A descriptor below 3 that is closed would become the socket, and what is meant for
+ * standard output would be sent to the daemon. What takes its place can be neither read nor
+ * written, so that it is an error as before. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/", O_PATH | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	static char config[] = CONFIG_PATH;
@@ -277,6 +293,7 @@ int main(int argc, char **argv)
 	unsigned given;
 	size_t command;
 
+	fill_standard_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	given = parse_options(&o, argc, argv);
 	if (optind >= argc)

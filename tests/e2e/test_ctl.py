@@ -156,6 +156,19 @@ def test_input_that_cannot_be_read_is_a_failure(daemon):
     assert sent.stderr == "barragectl: cannot read standard input: Is a directory\n"
 
 
+def test_a_closed_descriptor_does_not_become_the_socket(daemon):
+    def run(arguments):
+        return daemon.host.run("-c", f"{BARRAGECTL} --config {daemon.config} {arguments}", program="sh")
+
+    unread = run("send <&-")
+    assert (unread.returncode, unread.stdout) == (REFUSED, "0 lines\n")
+    assert unread.stderr == "barragectl: cannot read standard input: Bad file descriptor\n"
+    for arguments in ("--room r --user u --content x >&-", "--json --room r --user u --content x >&- 2>&-"):
+        assert run(f"send {arguments}").returncode == REFUSED
+    # What it could not print was not taken for lines.
+    assert daemon.summary() == {"lines": 2, "sent": 2}
+
+
 def test_a_crowded_daemon_is_told(host):
     daemon = host.daemon(host.zego(), daemon={"max_clients": 1})
     daemon.connect().sync()
