@@ -12,11 +12,17 @@
 
 #include "ctl/print.h"
 
-/* A reload may ask a name service, and the daemon waits for that too. */
-#define PATIENCE_SECONDS 60
+void link_say_late(struct buffer *why)
+{
+	buffer_printf(why, "barraged has not answered within %d s", LINK_PATIENCE_SECONDS);
+}
 
 static void explain(struct buffer *why, const char *path, int error)
 {
+	if (error == EAGAIN) {
+		link_say_late(why);
+		return;
+	}
 	print_foreign(why, path);
 	if (error == ENOENT || error == ECONNREFUSED)
 		buffer_puts(why, ": barraged is not running, or listens elsewhere");
@@ -31,7 +37,7 @@ static void explain(struct buffer *why, const char *path, int error)
 int link_connect(const char *path, struct buffer *why)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval patience = { .tv_sec = PATIENCE_SECONDS };
+	struct timeval patience = { .tv_sec = LINK_PATIENCE_SECONDS };
 	int fd;
 
 	if (!*path) {
@@ -45,19 +51,20 @@ int link_connect(const char *path, struct buffer *why)
 	}
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0) {
+	if (fd >= 0) {
+		/* Connecting waits too where many do so already and nobody accepts them. */
 		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 		(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-		return fd;
 	}
+	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+		return fd;
 	explain(why, path, errno);
 	if (fd >= 0)
 		close(fd);
 	return -1;
 }
 
-/* Returns 0, or an errno. */
-static int send_all(int fd, const char *bytes, size_t n)
+static void send_all(int fd, const char *bytes, size_t n)
 {
 	while (n > 0) {
 		ssize_t sent = send(fd, bytes, n, MSG_NOSIGNAL);
@@ -65,11 +72,10 @@ static int send_all(int fd, const char *bytes, size_t n)
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0)
-			return errno;
+			return;
 		bytes += sent;
 		n -= (size_t)sent;
 	}
-	return 0;
 }
 
 /* Returns 0, or an errno. */
@@ -92,40 +98,39 @@ static int receive_line(int fd, struct buffer *line)
 	return 0;
 }
 
-static int exchange(int fd, const char *request, struct buffer *line, struct buffer *why)
-{
-	int error = send_all(fd, request, strlen(request));
-	int answer;
-
-	/* Who is turned away is told why and is not read from. */
-	answer = receive_line(fd, line);
-	if (answer == 0)
-		return 0;
-	error = error ? error : answer;
-	if (error == EAGAIN)
-		buffer_printf(why, "barraged has not answered within %d s", PATIENCE_SECONDS);
-	else
-		buffer_printf(why, "barraged has closed the connection without an answer: %s",
-			      strerror(error));
-	return -1;
-}
-
-int link_ask(int fd, const cJSON *request, struct buffer *line, cJSON **answer, struct buffer *why)
+int link_send(int fd, const cJSON *request, struct buffer *why)
 {
 	char *text = cJSON_PrintUnformatted(request);
 	struct buffer whole = { 0 };
-	int r = -1;
+	bool ok;
 
 	if (text)
 		buffer_printf(&whole, "%s\n", text);
-	if (!text || whole.failed)
-		buffer_puts(why, strerror(ENOMEM));
+	ok = text && !whole.failed;
+	if (ok)
+		/* Who is turned away is told why and is not read from: that this has failed
+		 * is seen when receiving. */
+		send_all(fd, whole.data, whole.len);
 	else
-		r = exchange(fd, whole.data, line, why);
+		buffer_puts(why, strerror(ENOMEM));
 	cJSON_free(text);
 	buffer_deinit(&whole);
-	if (r < 0)
-		return r;
+	return ok ? 0 : -1;
+}
+
+int link_receive(int fd, struct buffer *line, cJSON **answer, struct buffer *why)
+{
+	int error = receive_line(fd, line);
+
+	if (error == EAGAIN) {
+		link_say_late(why);
+		return -1;
+	}
+	if (error) {
+		buffer_printf(why, "barraged has closed the connection without an answer: %s",
+			      strerror(error));
+		return -1;
+	}
 	*answer = cJSON_Parse(line->data);
 	if (cJSON_IsObject(*answer))
 		return 0;
@@ -133,6 +138,13 @@ int link_ask(int fd, const cJSON *request, struct buffer *line, cJSON **answer, 
 	*answer = NULL;
 	buffer_puts(why, "what answers there is not barraged");
 	return -1;
+}
+
+int link_ask(int fd, const cJSON *request, struct buffer *line, cJSON **answer, struct buffer *why)
+{
+	int r = link_send(fd, request, why);
+
+	return r < 0 ? r : link_receive(fd, line, answer, why);
 }
 
 static void complain(const struct buffer *why)

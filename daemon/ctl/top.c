@@ -114,11 +114,11 @@ struct top {
 	bool colour;
 	bool input_ended;
 	struct termios before;
-	bool raw; /* the terminal has been changed */
+	bool raw;         /* the terminal has been changed */
+	sigset_t waiting; /* the signals that are blocked while we wait */
 };
 
 static volatile sig_atomic_t told_to_end;
-static volatile sig_atomic_t resized;
 
 /* From answers to rows. */
 
@@ -369,46 +369,16 @@ static int draw(struct top *t)
 	return print_out(&out, stdout);
 }
 
-/* The daemon. */
-
-static bool ask(struct top *t)
-{
-	_cleanup_(buffer_deinit) struct buffer line = { 0 };
-	_cleanup_(cjson_deletep) cJSON *request = cJSON_CreateObject();
-	int r = -1;
-
-	cJSON_Delete(t->answer);
-	t->answer = NULL;
-	buffer_deinit(&t->why);
-	if (t->fd < 0)
-		t->fd = link_connect(t->o->control, &t->why);
-	if (t->fd >= 0 && cJSON_AddStringToObject(request, "op", "status"))
-		r = link_ask(t->fd, request, &line, &t->answer, &t->why);
-	if (r == 0 && !print_flag(t->answer, "ok")) {
-		print_foreign(&t->why, print_text(t->answer, "error"));
-		cJSON_Delete(t->answer);
-		t->answer = NULL;
-		r = -1;
-	}
-	if (r < 0 && t->fd >= 0) {
-		close(t->fd);
-		t->fd = -1;
-	}
-	return r == 0 && take_view(t);
-}
-
 /* The terminal. */
 
 static void on_signal(int number)
 {
-	if (number == SIGWINCH)
-		resized = 1;
-	else
+	if (number != SIGWINCH) /* which only ends the wait, so that all is drawn anew */
 		told_to_end = 1;
 }
 
 /* They come only while we wait, so none is missed. */
-static void catch_signals(sigset_t *waiting)
+static void catch_signals(struct top *t)
 {
 	static const int numbers[] = { SIGWINCH, SIGINT, SIGTERM, SIGHUP, SIGQUIT };
 	struct sigaction action = { .sa_handler = on_signal };
@@ -419,9 +389,9 @@ static void catch_signals(sigset_t *waiting)
 		sigaddset(&blocked, numbers[i]);
 		sigaction(numbers[i], &action, NULL);
 	}
-	sigprocmask(SIG_BLOCK, &blocked, waiting);
+	sigprocmask(SIG_BLOCK, &blocked, &t->waiting);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
-		sigdelset(waiting, numbers[i]);
+		sigdelset(&t->waiting, numbers[i]);
 }
 
 static void enter(struct top *t)
@@ -476,35 +446,90 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* Until the next answer is due, or the view is to be another. */
-static void wait(struct top *t, uint64_t until, const sigset_t *waiting)
+/* Until @until, or something is to be read from @fd (-1: nothing), a key was pressed or a
+ * signal has come. Returns whether it is @fd. */
+static bool wait(struct top *t, int fd, uint64_t until)
 {
 	uint64_t now = now_ms();
 	uint64_t ms = until > now ? until - now : 0;
 	struct timespec timeout = { .tv_sec = (time_t)(ms / 1000),
 				    .tv_nsec = (long)(ms % 1000) * 1000000 };
-	struct pollfd p = { .fd = t->input_ended ? -1 : STDIN_FILENO, .events = POLLIN };
+	struct pollfd p[] = {
+		{ .fd = t->input_ended ? -1 : STDIN_FILENO, .events = POLLIN },
+		{ .fd = fd, .events = POLLIN },
+	};
 
-	if (ppoll(&p, 1, &timeout, waiting) > 0)
+	if (ppoll(p, ARRAY_SIZE(p), &timeout, &t->waiting) <= 0)
+		return false;
+	if (p[0].revents)
 		read_keys(t);
+	return p[1].revents != 0;
 }
+
+/* The daemon. */
+
+/* A daemon that hangs must not keep anybody from leaving the view. */
+static int receive(struct top *t, struct buffer *line)
+{
+	uint64_t until = now_ms() + LINK_PATIENCE_SECONDS * 1000;
+
+	while (t->live && !wait(t, t->fd, until)) {
+		if (told_to_end)
+			return -1;
+		if (now_ms() >= until) {
+			link_say_late(&t->why);
+			return -1;
+		}
+	}
+	return link_receive(t->fd, line, &t->answer, &t->why);
+}
+
+static bool ask(struct top *t)
+{
+	_cleanup_(buffer_deinit) struct buffer line = { 0 };
+	_cleanup_(cjson_deletep) cJSON *request = cJSON_CreateObject();
+	int r = -1;
+
+	cJSON_Delete(t->answer);
+	t->answer = NULL;
+	buffer_deinit(&t->why);
+	if (t->fd < 0)
+		t->fd = link_connect(t->o->control, &t->why);
+	if (t->fd >= 0 && cJSON_AddStringToObject(request, "op", "status"))
+		r = link_send(t->fd, request, &t->why);
+	if (r == 0)
+		r = receive(t, &line);
+	if (r == 0 && !print_flag(t->answer, "ok")) {
+		print_foreign(&t->why, print_text(t->answer, "error"));
+		cJSON_Delete(t->answer);
+		t->answer = NULL;
+		r = -1;
+	}
+	if (r < 0 && t->fd >= 0) {
+		close(t->fd);
+		t->fd = -1;
+	}
+	return r == 0 && take_view(t);
+}
+
+/* The whole. */
 
 static int watch(struct top *t)
 {
-	sigset_t waiting;
 	int status = CTL_OK;
 
-	catch_signals(&waiting);
+	catch_signals(t);
 	enter(t);
 	while (!told_to_end && status == CTL_OK) {
 		uint64_t until = now_ms() + t->o->interval;
 
 		(void)ask(t);
-		do {
-			resized = 0;
+		while (!told_to_end && status == CTL_OK) {
 			status = draw(t) == EXIT_SUCCESS ? CTL_OK : CTL_REFUSED;
-			wait(t, until, &waiting);
-		} while (!told_to_end && status == CTL_OK && now_ms() < until);
+			(void)wait(t, -1, until);
+			if (now_ms() >= until)
+				break;
+		}
 	}
 	leave(t);
 	return status;

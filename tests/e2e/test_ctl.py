@@ -506,6 +506,21 @@ def test_top_fits_any_terminal(host):
     assert terminal.end() == 0
 
 
+@pytest.mark.parametrize("key", ["q", "\x03"])
+def test_top_can_be_left_while_the_daemon_hangs(host, key):
+    path = host.directory / "hanging"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as hanging:
+        hanging.bind(str(path))
+        hanging.listen()
+        hanging.settimeout(patience())
+        terminal = Terminal(BARRAGECTL, "--control", path, "top")
+        with hanging.accept()[0] as connection:
+            assert connection.recv(1 << 12) == b'{"op":"status"}\n'
+            terminal.press(key)
+            terminal.process.wait(timeout=30)  # an answer it would wait for a minute
+            assert terminal.end() == 0
+
+
 def test_top_outlives_the_daemon(host):
     daemon = host.daemon(host.zego())
     terminal = top(daemon)
