@@ -307,13 +307,15 @@ static void put_rows(struct top *t, struct buffer *lines, size_t width, size_t m
 	free(rows);
 }
 
-/* Cuts every line to the width and ends it so that nothing older shines through. */
-static void put_on_screen(struct buffer *out, const struct buffer *lines, size_t width)
+/* Cuts every line to the width, and all to the height, lest it scrolls; and ends each so
+ * that nothing older shines through. */
+static void put_on_screen(struct buffer *out, const struct buffer *lines, size_t width,
+			  size_t height)
 {
 	const char *at = lines->data ? lines->data : "";
 
 	buffer_puts(out, "\033[H");
-	while (*at) {
+	for (size_t left = height; *at && left > 0; left--) {
 		size_t n = strcspn(at, "\n");
 		size_t shown = 0;
 
@@ -328,7 +330,7 @@ static void put_on_screen(struct buffer *out, const struct buffer *lines, size_t
 			i += length;
 		}
 		at += n + (at[n] == '\n');
-		buffer_puts(out, *at ? "\033[K\r\n" : "\033[K");
+		buffer_puts(out, *at && left > 1 ? "\033[K\r\n" : "\033[K");
 	}
 	buffer_puts(out, "\033[J");
 }
@@ -365,7 +367,7 @@ static int draw(struct top *t)
 		return print_out(&lines, stdout);
 	buffer_printf(&lines, "\ns: order (%s%s)  r: reverse  q: quit", orders[t->order].name,
 		      t->reversed ? ", reversed" : "");
-	put_on_screen(&out, &lines, width);
+	put_on_screen(&out, &lines, width, height);
 	return print_out(&out, stdout);
 }
 

@@ -499,6 +499,9 @@ def test_top_fits_any_terminal(host):
     terminal.resize(10, 44)
     frame = terminal.wait_for(lambda text: "APPID" in text and "WAIT99" not in text, "a narrower view")
     assert len(frame) <= 10 and max(map(len, frame)) <= 44
+    terminal.resize(3, 12)
+    frame = terminal.wait_for(lambda text: "APPID" not in text, "what has room of the head")
+    assert frame[0].startswith("barraged ") and len(frame) == 3 and max(map(len, frame)) <= 12
     terminal.resize(60, 200)
     frame = terminal.wait_for(lambda text: all(str(app) in text for app in apps), "all AppIDs")
     assert len(frame) <= 60
