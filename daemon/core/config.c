@@ -200,6 +200,11 @@ static int refuse_section(const char *name, struct config_error *why)
 	char quoted[CONFIG_QUOTED];
 	char word[16];
 	const char *meant;
+	uint64_t app_id;
+
+	if (parse_u64(name, strlen(name), UINT32_MAX, &app_id) && app_id > 0)
+		return config_refuse(why, "unknown section [%s]; did you mean [app %s]?", name,
+				     name);
 
 	for (enum config_section s = 0; s < _SECTION_N; s++)
 		names[s] = config_section_name(s);
