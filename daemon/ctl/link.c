@@ -25,7 +25,8 @@ static void explain(struct buffer *why, const char *path, int error)
 	}
 	print_foreign(why, path);
 	if (error == ENOENT || error == ECONNREFUSED)
-		buffer_puts(why, ": barraged is not running, or listens elsewhere");
+		buffer_puts(why, ": barraged is not running, or listens elsewhere "
+				 "(--config FILE)");
 	else if (error == EACCES)
 		buffer_puts(why, ": not for this user. The control socket is for root and the "
 				 "user that barraged runs as; for the writers' socket, see "

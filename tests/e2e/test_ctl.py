@@ -237,7 +237,7 @@ def test_where_nobody_listens_it_says_so(host):
     for command in (["status"], ["reload"], ["top", "--once"], ["send", *ONE, "x"]):
         result = daemon.ctl(*command)
         assert result.returncode == UNREACHABLE and result.stdout == ""
-        assert "barraged is not running" in result.stderr
+        assert "barraged is not running, or listens elsewhere (--config FILE)" in result.stderr
     daemon.configure(daemon={"control_socket": ""})
     result = daemon.ctl("status")
     assert result.returncode == UNREACHABLE and "control_socket is empty" in result.stderr
