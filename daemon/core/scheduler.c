@@ -440,6 +440,8 @@ static bool make_way(struct scheduler *s, struct app *app, const struct request 
 		if (!old)
 			return false;
 		finish(s, old, FATE_QUEUE_FULL, NULL, now);
+		/* It may have been its own user's, and then another has more now. */
+		make_users_way(s, r, now);
 	}
 	return true;
 }
