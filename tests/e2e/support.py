@@ -436,6 +436,14 @@ class Daemon:
         """All samples there are: their values by Sample."""
         return parse_metrics(self.control("metrics", format="prometheus")["metrics"])
 
+    def wait_for_attempts(self, n):
+        """Wait until it has the answers to n requests."""
+
+        def are_answered():
+            return sum(app["attempts"] for app in self.control("status")["apps"]) >= n
+
+        eventually(are_answered, f"{n} answers from the sandbox")
+
     def connect_as(self, uid, n=1, groups=()):
         """n connections that count as another user's, since that user makes them."""
 

@@ -363,9 +363,10 @@ HOLD_FOR_A_SECOND = {
 @pytest.mark.parametrize("name", HOLD_FOR_A_SECOND)
 def test_retry_after_holds_the_whole_appid_but_no_other(host, name):
     zego = host.zego(apps={APP: 100, OTHER_APP: 100}, behave=[{"times": 1, "do": HOLD_FOR_A_SECOND[name]}])
-    writer = host.daemon(zego, apps={APP: {}, OTHER_APP: {}}).connect()
+    daemon = host.daemon(zego, apps={APP: {}, OTHER_APP: {}})
+    writer = daemon.connect()
     writer.send(message("too fast", AppId=APP, id=1))
-    zego.wait_for_requests(1)
+    daemon.wait_for_attempts(1)
     writer.send(message("held", room="other", AppId=APP, id=2), message("free", AppId=OTHER_APP, id=3))
     assert set(outcomes(writer.replies(3)).values()) == {"sent"}
     first, free, *held = zego.seen()
@@ -376,9 +377,10 @@ def test_retry_after_holds_the_whole_appid_but_no_other(host, name):
 
 def test_retry_after_with_207_holds_the_room_but_no_other(host, zego):
     zego.rules([{"times": 1, "do": {"code": 207, "retry_after": "1"}}])
-    writer = host.daemon(zego).connect()
+    daemon = host.daemon(zego)
+    writer = daemon.connect()
     writer.send(message("too fast", id=1))
-    zego.wait_for_requests(1)
+    daemon.wait_for_attempts(1)
     writer.send(message("held", id=2), message("free", room="other", id=3))
     assert set(outcomes(writer.replies(3)).values()) == {"sent"}
     first, free, *held = zego.seen()
