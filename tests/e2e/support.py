@@ -24,9 +24,9 @@ startup_hold is 0 unless given. The log is read from the daemon's standard error
 The sandbox speaks plain HTTP unless asked for http=False, and then the daemon trusts its certificate.
 
 When the test is over, each daemon is looked into as far as other users may, told to stop, and must exit with status 0,
-free of sanitizers' findings, with a ledger that adds up, and without a secret in anything it has put out or left; and
-each sandbox must not have been called too often or in a wrong way, unless the test sets zego.expects_faults. No program
-outlives its test.
+free of sanitizers' and valgrind's findings, with a ledger that adds up, and without a secret in anything it has put
+out or left; and each sandbox must not have been called too often or in a wrong way, unless the test sets
+zego.expects_faults. No program outlives its test.
 """
 
 import concurrent.futures
@@ -37,6 +37,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -72,15 +73,29 @@ EX_CONFIG = 78
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }
 
+# What the daemon and barragectl are run under, such as valgrind with its options.
+UNDER = shlex.split(os.environ.get("UNDER", ""))
+
 # What must never be found in the daemon's standard error.
-ALARMS = ("ERROR: AddressSanitizer", "LeakSanitizer", "runtime error:", "does not add up")
+ALARMS = re.compile(
+    "ERROR: AddressSanitizer|LeakSanitizer|runtime error:|WARNING: ThreadSanitizer|does not add up"
+    # valgrind's errors and leaks, and descriptors that are open at the end and not from the start
+    r"|^==\d+== (?:Open .*\n==\d+==    (?!<inherited from parent>)|(?!Process term)\S.*\n==\d+==    at 0x)",
+    re.MULTILINE,
+)
 
 
 @functools.lru_cache(maxsize=None)
+def has_sanitizers():
+    return any(init in BARRAGED.read_bytes() for init in (b"__asan_init", b"__tsan_init"))
+
+
 def is_sanitized():
-    return b"__asan_init" in BARRAGED.read_bytes()
+    """Whether something watches the daemon that costs time and memory: sanitizers, or what UNDER says."""
+    return bool(UNDER) or has_sanitizers()
 
 
 @functools.lru_cache(maxsize=None)
@@ -368,7 +383,7 @@ class Daemon:
         self.control_socket = host.directory / f"{self.name}.control"
         self.config = host.directory / f"{self.name}.conf"
         self.log_file = host.directory / f"{self.name}.log"
-        self.command = [*command, str(BARRAGED), "--config", str(self.config)]
+        self.command = [*command, *UNDER, str(BARRAGED), "--config", str(self.config)]
         self.environment = environment or {}
         self.sections = {"daemon": {"socket": self.socket, "control_socket": self.control_socket}}
         self.process = None
@@ -564,10 +579,10 @@ class Daemon:
             self.kill()
             print(f"{self.name} wrote:\n{self.log}", file=sys.stderr)  # pytest shows it if the test fails
         assert status == 0
-        assert not [alarm for alarm in ALARMS if alarm in self.log]
+        assert not ALARMS.search(self.log)
         self.host.check_secrecy(self.log.encode(), *(writer.heard for writer in self.writers))
         self.host.check_secrecy(*(file.read_bytes() for file in self.host.directory.glob(f"{self.name}.*.lock")))
-        self.host.run("--config", self.config, "--dump-config")
+        self.host.run("--config", self.config, "--dump-config", under=())  # as tests of their own show it
 
     def check_itself(self):
         """Hold what it says of itself against what every daemon must hold to, if it can be asked."""
@@ -643,8 +658,10 @@ class Host:
         sections = {
             "daemon": {"startup_hold": 0} | (daemon or {}),
             "upstream": {"url": zego.url, "ca_file": zego.ca_file} if zego else {"url": NOWHERE},
-            "queue": queue or {},
+            "queue": queue or ({"max_age": "30s"} if UNDER else {}),
         }
+        if UNDER:  # which may slow down a lot
+            upstream = upstream or {"connect_timeout": "30s", "timeout": "30s"}
         sections["upstream"] = sections["upstream"] | (upstream or {})
         for app_id, keys in ({APP: {}} if apps is None else apps).items():
             self.secret(app_id)  # makes the file
@@ -652,8 +669,10 @@ class Host:
             sections[f"app {app_id}"] = secret_file | (app or {}) | keys
         return "\n".join(section_text(name, keys) for name, keys in sections.items())
 
-    def run(self, *arguments, program=BARRAGED, input="", command=()):
+    def run(self, *arguments, program=BARRAGED, input="", command=(), under=UNDER):
         """Run the daemon's program, or another, to its end; `command` is what goes before it."""
+        if program in (BARRAGED, BARRAGECTL):
+            command = [*command, *under]
         result = subprocess.run(
             [*command, program, *arguments],
             input=input,
@@ -663,7 +682,7 @@ class Host:
             timeout=patience(),
         )
         self.check_secrecy(result.stdout.encode(), result.stderr.encode())
-        assert not [alarm for alarm in ALARMS if alarm in result.stderr]
+        assert not ALARMS.search(result.stderr)
         return result
 
     def check_secrecy(self, *outputs):

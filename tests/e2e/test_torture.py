@@ -42,6 +42,7 @@ from support import (
     Host,
     eventually,
     has_exposition,
+    has_sanitizers,
     has_systemd,
     is_sanitized,
     message,
@@ -191,7 +192,7 @@ if not has_systemd():
     FAILURES = {name: errors for name, errors in FAILURES.items() if not name.startswith("sd_")}
 if not has_exposition():
     FAILURES = {name: errors for name, errors in FAILURES.items() if not name.startswith("MHD_")}
-if is_sanitized():
+if has_sanitizers():
     del FAILURES["prctl"]  # a process that is being watched has to stay open to it
 
 # What the log is written with: a line of it may be missing.
@@ -242,7 +243,7 @@ class Run:
             },
         )  # fmt: skip
         host.daemons.append(self.daemon)
-        self.daemon.command[0] = str(EXECUTABLE)
+        self.daemon.command[self.daemon.command.index(str(BARRAGED))] = str(EXECUTABLE)
         self.sent_lines = 0
         self.ids = {}
         self.answered = Counter()
@@ -514,8 +515,8 @@ class Run:
 
     def judge_log(self):
         assert "libcurl" not in "".join(re.findall("looked up by .*", self.calls_file.read_text()))
-        alarms = [alarm for alarm in ALARMS if alarm in self.daemon.log]
-        assert not alarms, alarms
+        alarm = ALARMS.search(self.daemon.log)
+        assert not alarm, alarm
         self.host.check_secrecy(self.daemon.log.encode())
 
 

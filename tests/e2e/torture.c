@@ -79,6 +79,8 @@ __attribute__((__destructor__)) static void end(void)
 		return;
 	for (size_t i = 0; i < sizeof(points) / sizeof(*points) && points[i].name; i++)
 		dprintf(report_fd, "%s %u\n", points[i].name, points[i].calls);
+	close(report_fd); /* valgrind tells of what is open */
+	report_fd = -1;
 }
 
 static void tell_failure(void)
