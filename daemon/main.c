@@ -158,6 +158,7 @@ static void protect(void)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGUSR1, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
+	signal(SIGHUP, SIG_IGN); /* until the daemon can follow it, which is after it listens */
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || (!HAVE_SANITIZER && prctl(PR_SET_DUMPABLE, 0) < 0))
 		perror("core dumps cannot be turned off");
 }

@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 from sandbox import SECOND, most_in_window
-from support import APP, EX_CONFIG, OTHER_APP, SANITIZERS, Writer, eventually, has_systemd, is_sanitized, message, patience
+from support import (
+    APP,
+    EX_CONFIG,
+    OTHER_APP,
+    SANITIZERS,
+    Writer,
+    eventually,
+    has_systemd,
+    is_sanitized,
+    message,
+    patience,
+    preload,
+)
 
 BOTH = {APP: {}, OTHER_APP: {}}
 
@@ -504,6 +516,12 @@ def test_fifty_rapid_reloads_leave_no_descriptors_and_lose_nothing(host):
     assert outcomes(replies) == {("sent", None): 50}
     assert daemon.reload()
     assert files(daemon) == before
+
+
+def test_a_sighup_before_it_is_ready_for_one_does_not_end_it(host, shims):
+    daemon = host.daemon(host.zego(), environment=preload(shims("early_hangup")))
+    assert daemon.connect().ask(message(id=1))["outcome"] == "sent"
+    assert daemon.reload()
 
 
 def test_a_hundred_reloads_a_second_leave_nothing_behind_and_hold_nothing_up(host):
