@@ -68,7 +68,10 @@ static void on_event(uv_poll_t *poll, int status, int events)
 		return;
 	}
 	if (status < 0) {
-		flags = CURL_CSELECT_ERR;
+		/* Not CURL_CSELECT_ERR: of two addresses tried at once, that of the one which
+		 * refused is kept for the connection to the other (libcurl 7.88). Looking at
+		 * the socket tells libcurl what is wrong with it. */
+		flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;
 		w->events = 0; /* libuv has stopped watching */
 	}
 	if (events & UV_READABLE)

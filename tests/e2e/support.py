@@ -517,7 +517,11 @@ class Daemon:
         """What its descriptors are, as in "socket:[4711]"."""
         directory = Path(f"/proc/{self.pid}/fd")
         try:
-            return sorted(os.readlink(fd) for fd in directory.iterdir())
+            names = []
+            for fd in directory.iterdir():
+                with contextlib.suppress(FileNotFoundError):  # it has been closed meanwhile
+                    names.append(os.readlink(fd))
+            return sorted(names)
         except PermissionError:
             import pytest  # the demonstrations use this module too, and do without it
 
