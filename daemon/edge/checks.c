@@ -36,7 +36,7 @@ static void check_sleep(struct checks *c)
 
 	if (c->last > 0 && asleep > c->asleep + SLEEP_LEAST)
 		log_info("the host was suspended for %" PRIu64 " s; what waited has aged by that",
-			 (asleep - c->asleep) / NSEC_PER_SEC);
+			 (asleep - c->asleep + SLEEP_LEAST / 2) / NSEC_PER_SEC);
 	c->asleep = asleep;
 }
 
