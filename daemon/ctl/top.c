@@ -403,7 +403,8 @@ static void enter(struct top *t)
 	if (tcgetattr(STDIN_FILENO, &t->before) == 0) {
 		raw = t->before;
 		raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
-		raw.c_cc[VMIN] = 1;
+		/* What ppoll() saw may be gone: a Ctrl-C throws away what was typed before it. */
+		raw.c_cc[VMIN] = 0;
 		raw.c_cc[VTIME] = 0;
 		raw.c_cc[VSUSP] = _POSIX_VDISABLE; /* stopped, it would leave the screen as it is */
 		t->raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
@@ -429,12 +430,13 @@ static void on_key(struct top *t, char key)
 		t->reversed = !t->reversed;
 }
 
-static void read_keys(struct top *t)
+static void read_keys(struct top *t, short events)
 {
 	char keys[32];
 	ssize_t n = read(STDIN_FILENO, keys, sizeof(keys));
+	bool ended = n == 0 && (!t->raw || events & POLLHUP);
 
-	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+	if (ended || (n < 0 && errno != EINTR && errno != EAGAIN))
 		t->input_ended = true;
 	for (ssize_t i = 0; i < n; i++)
 		on_key(t, keys[i]);
@@ -464,7 +466,7 @@ static bool wait(struct top *t, int fd, uint64_t until)
 	if (ppoll(p, ARRAY_SIZE(p), &timeout, &t->waiting) <= 0)
 		return false;
 	if (p[0].revents)
-		read_keys(t);
+		read_keys(t, p[0].revents);
 	return p[1].revents != 0;
 }
 

@@ -476,6 +476,8 @@ def test_top_is_steered_by_keys(daemon):
         terminal.wait_for(lambda text, name=name: f"order ({name})" in text, f"the order by {name}")
     terminal.press("r")
     terminal.wait_for(lambda text: "order (AppID, reversed)" in text, "the reversed order")
+    # A Ctrl-C takes away the key that was to be read: waiting for that would never end.
+    assert termios.tcgetattr(terminal.slave)[6][termios.VMIN] == 0
     terminal.press("x")
     terminal.press("\x03")
     assert terminal.end() == 0
