@@ -46,6 +46,9 @@
 /* Writers that are slow to read get this long to fetch their last replies. */
 #define FLUSH_MS 1000
 
+/* A name look-up that is under way at the end gets this long: its thread cannot be stopped. */
+#define LOOK_UP_GRACE_MS 500
+
 /* Descriptors beyond those for writers and connections: loop, sockets, files. */
 #define DESCRIPTORS_SPARE 64
 
@@ -677,11 +680,11 @@ static int start_handles(struct daemon *d)
 	return r;
 }
 
+/* All but the phase timer. */
 static void stop_handles(struct daemon *d)
 {
 	uv_close((uv_handle_t *)&d->prepare, NULL);
 	uv_close((uv_handle_t *)&d->timer, NULL);
-	uv_close((uv_handle_t *)&d->phase_timer, NULL);
 	uv_close((uv_handle_t *)&d->folder, NULL);
 	uv_close((uv_handle_t *)&d->watchdog, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(signal_numbers); i++) {
@@ -750,11 +753,29 @@ static int start_parts(struct daemon *d)
 	return r == 0 ? start_watching(d) : r;
 }
 
+static void on_grace_over(uv_timer_t *timer)
+{
+	uv_stop(timer->loop);
+}
+
+/* Runs what closing handles and a name look-up still have to tell, for a while. Returns
+ * whether that is all. */
+static bool finish_loop(struct daemon *d)
+{
+	bool done;
+
+	uv_timer_start(&d->phase_timer, on_grace_over, LOOK_UP_GRACE_MS, 0);
+	uv_unref((uv_handle_t *)&d->phase_timer);
+	done = uv_run(&d->loop, UV_RUN_DEFAULT) == 0;
+	uv_close((uv_handle_t *)&d->phase_timer, NULL);
+	uv_run(&d->loop, UV_RUN_NOWAIT);
+	return done;
+}
+
 /* Closes what start_parts() has opened, last things first. Returns whether the loop can be
  * closed. */
 static bool stop_parts(struct daemon *d)
 {
-	bool closed = true;
 
 	exposition_close(d->exposition);
 	control_close(d->control);
@@ -762,11 +783,10 @@ static bool stop_parts(struct daemon *d)
 		intake_close(d->intake);
 	if (d->transfers) {
 		scheduler_deinit(&d->scheduler);
-		closed = transfers_close(d->transfers);
+		transfers_close(d->transfers);
 	}
 	stop_handles(d);
-	uv_run(&d->loop, closed ? UV_RUN_DEFAULT : UV_RUN_NOWAIT);
-	return closed;
+	return finish_loop(d);
 }
 
 static int run(struct daemon *d)

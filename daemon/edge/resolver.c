@@ -217,16 +217,15 @@ void resolver_rotate(struct resolver *r)
 	r->addresses = b.data;
 }
 
-bool resolver_close(struct resolver *r)
+void resolver_close(struct resolver *r)
 {
 	r->closing = true;
 	if (r->under_way == 0) {
 		resolver_free(r);
-		return true;
+		return;
 	}
 	/* Succeeds only for a look-up that no thread has begun; its callback comes either
 	 * way. */
 	if (r->asked)
 		uv_cancel((uv_req_t *)&r->asked->request);
-	return false;
 }

@@ -998,10 +998,10 @@ static void on_timer_closed(uv_handle_t *handle)
 	free_if_done(t);
 }
 
-bool transfers_close(struct transfers *t)
+void transfers_close(struct transfers *t)
 {
-	bool free_already = !t->resolver || resolver_close(t->resolver);
-
+	if (t->resolver)
+		resolver_close(t->resolver);
 	t->closing = true;
 	watches_begin_call(&t->watches);
 	list_for_each_safe (node, &t->idle)
@@ -1014,5 +1014,4 @@ bool transfers_close(struct transfers *t)
 	free(t->path);
 	uv_close((uv_handle_t *)&t->timer, on_timer_closed);
 	uv_close((uv_handle_t *)&t->park_timer, on_timer_closed);
-	return free_already;
 }

@@ -32,6 +32,6 @@ void resolver_rotate(struct resolver *r);
 /* Whether the host is an address, so that nothing is ever looked up. */
 bool resolver_is_literal(const struct resolver *r);
 
-/* Calls nothing any more and frees itself when a look-up under way lets it. Returns
- * whether it is free already; if not, the loop cannot be closed until it is. */
-bool resolver_close(struct resolver *r);
+/* Calls nothing any more and frees itself when a look-up under way lets it: the loop cannot
+ * be closed before. */
+void resolver_close(struct resolver *r);

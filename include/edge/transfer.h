@@ -46,6 +46,6 @@ int64_t transfers_clock_skew(const struct transfers *t);
 bool transfers_turn(struct transfers *t);
 
 /* Closes all connections and handles; nothing may be in flight. The object is freed when
- * the loop has run; @t is gone for the caller. Returns false when a name look-up still
- * holds the loop: then it cannot be closed in good time. */
-bool transfers_close(struct transfers *t);
+ * the loop has run; @t is gone for the caller. A name look-up under way holds the loop
+ * until it has ended. */
+void transfers_close(struct transfers *t);
