@@ -113,6 +113,11 @@ def has_exposition():
     return "libmicrohttpd" in libraries()
 
 
+def some_ms(n):
+    """A duration for the configuration: n milliseconds, or more where something slows the daemon down a lot."""
+    return f"{n * 5 if UNDER else n}ms"
+
+
 def patience():
     """Seconds after which something that should have happened has not."""
     return 100 if is_sanitized() else 20

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandbox import DAMAGES, make_certificates
-from support import APP, EX_CONFIG, Host, eventually, is_sanitized, message, outcome, preload
+from support import APP, EX_CONFIG, Host, eventually, is_sanitized, message, outcome, preload, some_ms
 
 GOOD_BODY = b'{"Code":0,"Data":{"MessageId":"1_1_1"},"Message":"success","RequestId":"2237080460466033406"}'
 
@@ -38,7 +38,7 @@ class Link:
 
     def __init__(self, host, http):
         self.zego = host.zego(http=http)
-        self.daemon = host.daemon(self.zego, upstream={"timeout": "600ms", "max_in_flight": 1})
+        self.daemon = host.daemon(self.zego, upstream={"timeout": some_ms(600), "max_in_flight": 1})
         self.writer = self.daemon.connect()
         self.messages = 0
 
@@ -483,8 +483,8 @@ def test_probes_are_never_two_at_a_time(host):
         hold(connection)
 
     with RawServer(serve) as server:
-        upstream = {"url": server.url.replace("http:", "https:"), "connect_timeout": "200ms"}
-        daemon = host.daemon(upstream=upstream, queue={"max_age": "2s"}, app={"room_rate": 0})
+        upstream = {"url": server.url.replace("http:", "https:"), "connect_timeout": some_ms(200)}
+        daemon = host.daemon(upstream=upstream, queue={"max_age": some_ms(2000)}, app={"room_rate": 0})
         writer = daemon.connect()
         writer.send(*[message(id=i) for i in range(50)])
         daemon.wait_for_log("the API cannot be reached")

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from support import APP, BARRAGED, EX_CONFIG, SOMEBODY, is_sanitized, message
+from support import APP, BARRAGED, EX_CONFIG, SOMEBODY, UNDER, is_sanitized, message
 from test_intake_faults import for_somebody, listening, needs_root
 from test_lifecycle import listen_for_notes, needs_systemd, passing, told
 from test_protocol import MIB
@@ -223,7 +223,7 @@ def test_a_wrong_notify_socket_does_not_matter(host, name):
 def test_a_notify_socket_that_nobody_reads_holds_up_nothing(host):
     name = f"{host.directory}/notify"
     with listen_for_notes(name) as listener:
-        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "2000"}
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "2000" if not UNDER else "200000"}
         daemon = host.daemon(host.zego(), environment=environment)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling, contextlib.suppress(BlockingIOError):
             filling.setblocking(False)

@@ -47,6 +47,7 @@ from support import (
     is_sanitized,
     message,
     patience,
+    some_ms,
 )
 
 EXECUTABLE = BARRAGED.parent.parent / "tests/barraged-torture"
@@ -234,9 +235,9 @@ class Run:
             zego,
             environment=environment,
             daemon={"socket_group": GROUP, "drain_timeout": "2s"} | metrics_keys,
-            upstream={"url": zego.url.replace("127.0.0.1", "localhost."), "retries": 0, "connect_timeout": "300ms",
-                      "timeout": "1s"},
-            queue={"max_age": "3s"},
+            upstream={"url": zego.url.replace("127.0.0.1", "localhost."), "retries": 0, "connect_timeout": some_ms(300),
+                      "timeout": some_ms(1000)},
+            queue={"max_age": some_ms(3000)},
             apps={
                 APP: {"server_secret_file": f"credential:{APP}.secret", "allow_users": f"{USER}, nobody"},
                 OTHER_APP: {"allow_groups": "nogroup"},
@@ -436,7 +437,7 @@ class Run:
         """Another host, which means another look-up, and room for one writer only."""
         self.daemon.configure(
             daemon={"max_clients": 1, "log_level": "info"},
-            upstream={"url": self.zego.url.replace("127.0.0.1", "LOCALHOST."), "timeout": "900ms"},
+            upstream={"url": self.zego.url.replace("127.0.0.1", "LOCALHOST."), "timeout": some_ms(900)},
         )
         before = len(self.daemon.log)
         deadline = time.monotonic() + 0.3
