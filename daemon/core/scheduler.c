@@ -62,6 +62,7 @@ static uint64_t room_rate(const struct room *room)
 static void app_look(struct scheduler *s, struct app *app)
 {
 	heap_remove(&s->timers, &app->timer.node);
+	heap_remove(&s->crowded, &app->crowd);
 	if (!list_is_linked(&app->runnable))
 		list_push_back(&s->runnable, &app->runnable);
 }
@@ -75,7 +76,7 @@ void scheduler_wake(struct scheduler *s, struct app *app)
 /* A message has become startable: no need to look if the AppID waits for its own sake. */
 static void app_notice(struct scheduler *s, struct app *app)
 {
-	if (!heap_holds(&app->timer.node))
+	if (!heap_holds(&app->timer.node) && !heap_holds(&app->crowd))
 		app_look(s, app);
 }
 
@@ -211,17 +212,6 @@ static void lane_insert(struct lane *lane, struct request *r)
 	list_insert_before(where, &r->link);
 }
 
-/* A place has become free: everyone's share is larger now. */
-static void uncrowd(struct scheduler *s)
-{
-	while (!list_is_empty(&s->crowded)) {
-		struct list *node = s->crowded.next;
-
-		list_unlink(node);
-		list_push_back(&s->runnable, node);
-	}
-}
-
 static void leave_state(struct scheduler *s, struct request *r)
 {
 	struct room *room = r->room;
@@ -238,7 +228,6 @@ static void leave_state(struct scheduler *s, struct request *r)
 	} else if (r->state == REQUEST_IN_FLIGHT) {
 		room->in_flight--;
 		s->in_flight--;
-		uncrowd(s);
 	}
 }
 
@@ -264,6 +253,39 @@ static void enter_state(struct scheduler *s, struct request *r)
 		wheel_add(&s->wheel, &r->tick, due(r));
 }
 
+/* Answers that do not come must not cost the other AppIDs their connections: each may have
+ * half of what the others leave of max_in_flight, or all of it where it is alone. */
+static bool has_its_share(const struct scheduler *s, const struct app *app)
+{
+	size_t mine = app->n[REQUEST_IN_FLIGHT];
+
+	return s->n_apps > 1 && mine > 0 &&
+	       mine >= share_of(s->config->max_in_flight, s->in_flight, mine);
+}
+
+/* It is looked at again when its share has grown, those with least first, in turn. */
+static void crowd(struct scheduler *s, struct app *app)
+{
+	heap_set(&s->crowded, &app->crowd,
+		 (uint64_t)app->n[REQUEST_IN_FLIGHT] << 32 | s->crowded_turn++);
+}
+
+/* An AppID has one in flight less: its own share is less used, and that of all has grown. */
+static void uncrowd(struct scheduler *s, struct app *app)
+{
+	struct heap_node *top;
+
+	if (heap_holds(&app->crowd))
+		app_look(s, app);
+	while ((top = heap_top(&s->crowded))) {
+		app = container_of(top, struct app, crowd);
+		/* Whoever has more has no less reason to wait. */
+		if (has_its_share(s, app))
+			return;
+		app_look(s, app);
+	}
+}
+
 /* The only way from one state to another. The caller settles the room afterwards. */
 static void request_move(struct scheduler *s, struct request *r, enum request_state to,
 			 uint64_t now)
@@ -274,6 +296,8 @@ static void request_move(struct scheduler *s, struct request *r, enum request_st
 	leave_state(s, r);
 	if (r->state != REQUEST_NEW)
 		app->n[r->state]--;
+	if (r->state == REQUEST_IN_FLIGHT)
+		uncrowd(s, app);
 	r->state = (uint8_t)to;
 	enter_state(s, r);
 	if (to != REQUEST_NEW)
@@ -611,16 +635,6 @@ static uint64_t app_ready_at(struct app *app, uint64_t now)
 	return pacer_ready_at(&app->pacer, app_rate(app, now), app->config->burst, now);
 }
 
-/* Answers that do not come must not cost the other AppIDs their connections: each may have
- * half of what the others leave of max_in_flight, or all of it where it is alone. */
-static bool has_its_share(const struct scheduler *s, const struct app *app)
-{
-	size_t mine = app->n[REQUEST_IN_FLIGHT];
-
-	return s->n_apps > 1 && mine > 0 &&
-	       mine >= share_of(s->config->max_in_flight, s->in_flight, mine);
-}
-
 /* Starts at most one message. Returns whether another look is worth it. */
 static bool start_one(struct scheduler *s, struct app *app, uint64_t now)
 {
@@ -633,7 +647,7 @@ static bool start_one(struct scheduler *s, struct app *app, uint64_t now)
 		return false;
 	}
 	if (has_its_share(s, app)) {
-		list_push_back(&s->crowded, &app->runnable);
+		crowd(s, app);
 		return false;
 	}
 	r = pick(s, app, now);
@@ -953,6 +967,8 @@ static int gather_apps(struct scheduler *s, const struct config *c, struct app *
 		apps[i]->held_until = now + c->startup_hold;
 		fresh++;
 	}
+	if (heap_reserve(&s->crowded, c->n_apps) < 0)
+		return -ENOMEM;
 	return heap_reserve(&s->timers, s->n_timed + fresh);
 }
 
@@ -970,6 +986,7 @@ static void retire(struct scheduler *s, struct app *app, uint64_t now)
 	app->config = NULL;
 	app->paused = false;
 	list_unlink(&app->runnable);
+	heap_remove(&s->crowded, &app->crowd);
 	list_push_back(&s->retired, &app->link);
 	list_for_each_safe (node, &app->rooms)
 		room_settle(s, list_entry(node, struct room, link), now);
@@ -1012,7 +1029,6 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 	s->apps = apps;
 	s->n_apps = c->n_apps;
 	s->config = c;
-	uncrowd(s); /* max_in_flight may be another */
 	if (c->credit == CREDIT_NONE)
 		credit_forget(&s->credit);
 	for (size_t i = 0; i < s->n_apps; i++) {
@@ -1092,7 +1108,6 @@ int scheduler_init(struct scheduler *s, struct transport *t, const struct schedu
 	*s = (struct scheduler){ .transport = t, .ops = ops, .arg = arg };
 	wheel_init(&s->wheel, now);
 	list_init(&s->runnable);
-	list_init(&s->crowded);
 	list_init(&s->retired);
 	users_init(&s->users);
 	s->rooms.seed = (uint64_t)random_bits(s) << 32 | random_bits(s);
@@ -1109,6 +1124,7 @@ static void end_app(struct scheduler *s, struct app *app)
 		rooms_remove(&s->rooms, room);
 	}
 	heap_remove(&s->timers, &app->timer.node);
+	heap_remove(&s->crowded, &app->crowd);
 	app_free(app);
 }
 
@@ -1122,6 +1138,7 @@ void scheduler_deinit(struct scheduler *s)
 	assert(s->bytes == 0);
 	users_deinit(&s->users);
 	heap_deinit(&s->timers);
+	heap_deinit(&s->crowded);
 	rooms_deinit(&s->rooms);
 	signer_deinit(&s->signer);
 }

@@ -51,9 +51,10 @@ struct app {
 	uint64_t probe_at;     /* halted: when a message may be tried */
 	struct request *probe; /* halted: the one that is being tried */
 
-	struct list link;     /* in the scheduler's retired, once removed */
-	struct list runnable; /* in the scheduler's runnable, when worth a look */
-	struct timer timer;   /* when it is worth a look */
+	struct list link;       /* in the scheduler's retired, once removed */
+	struct list runnable;   /* in the scheduler's runnable, when worth a look */
+	struct timer timer;     /* when it is worth a look */
+	struct heap_node crowd; /* in the scheduler's crowded, while it has its share */
 
 	struct list rooms;
 	size_t n_rooms;

@@ -78,7 +78,8 @@ struct scheduler {
 	struct heap timers;   /* of AppIDs and rooms */
 	size_t n_timed;       /* how many AppIDs and rooms there are */
 	struct list runnable; /* AppIDs that may be able to start something */
-	struct list crowded;  /* those that have their share of max_in_flight */
+	struct heap crowded;  /* those that have their share of max_in_flight, by what they have */
+	uint32_t crowded_turn;
 
 	struct signer signer;
 	struct credit_estimate credit;
