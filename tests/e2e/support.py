@@ -115,7 +115,7 @@ def has_exposition():
 
 def some_ms(n):
     """A duration for the configuration: n milliseconds, or more where something slows the daemon down a lot."""
-    return f"{n * 5 if UNDER else n}ms"
+    return f"{n * 20 if UNDER else n}ms"
 
 
 def patience():
