@@ -90,6 +90,7 @@ struct daemon {
 	int64_t reloaded_at;
 	bool reload_failed;         /* the last one */
 	struct log_limit slowed[2]; /* AppIDs, rooms */
+	struct entropy entropy;
 	struct log_limit random;
 };
 
@@ -115,7 +116,7 @@ static int on_random(void *arg, void *out, size_t n)
 {
 	struct daemon *d = arg;
 	uint64_t before;
-	int r = entropy_draw(out, n);
+	int r = entropy_draw(&d->entropy, out, n);
 
 	if (r < 0 && log_permit(&d->random, &before, clock_now()))
 		log_error("the kernel gives no random bytes, and without them nothing is signed%s",

@@ -2,9 +2,19 @@
 #include "edge/entropy.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/random.h>
 
-int entropy_draw(void *out, size_t n)
+int entropy_draw(struct entropy *e, void *out, size_t n)
 {
-	return getrandom(out, n, 0) == (ssize_t)n ? 0 : -EIO;
+	if (n > sizeof(e->bytes))
+		return -EINVAL;
+	if (e->left < n) {
+		if (getrandom(e->bytes, sizeof(e->bytes), 0) != sizeof(e->bytes))
+			return -EIO;
+		e->left = sizeof(e->bytes);
+	}
+	e->left -= n;
+	memcpy(out, e->bytes + e->left, n);
+	return 0;
 }

@@ -640,11 +640,10 @@ def test_the_same_line_twice_is_two_messages(zego, daemon):
 
 def test_without_random_bytes_nothing_is_sent_and_no_budget_spent(host, zego, shims):
     """A nonce that anybody could guess, or that comes twice, would be worse than a lost message."""
-    failing = host.directory / "no-random-bytes"
+    failing = host.write("no-random-bytes", "")
     environment = preload(shims("failing_getrandom"), GETRANDOM_FAILS=str(failing))
     daemon = host.daemon(zego, app={"rate": 1, "burst": 1}, environment=environment)
     writer = daemon.connect()
-    failing.touch()
     replies = writer.ask(*[message(id=i) for i in range(3)])
     assert [(reply["outcome"], reply["reason"]) for reply in replies] == [("failed", "internal")] * 3
     assert daemon.log.count("error: the kernel gives no random bytes") == 1
@@ -653,10 +652,13 @@ def test_without_random_bytes_nothing_is_sent_and_no_budget_spent(host, zego, sh
     assert zego.contents() == ["at last"]
 
 
-def test_a_start_without_random_bytes_is_one_all_the_same(host, zego, shims):
-    failing = host.write("no-random-bytes", "")
+def test_what_was_drawn_ahead_is_used_once_and_then_nothing_is_sent(host, zego, shims):
+    failing = host.directory / "no-random-bytes"
     environment = preload(shims("failing_getrandom"), GETRANDOM_FAILS=str(failing))
     writer = host.daemon(zego, environment=environment).connect()
-    assert outcome(writer.ask(message(id=1))) == "internal"
-    failing.unlink()
-    assert outcome(writer.ask(message(id=2))) == "sent"
+    assert outcome(writer.ask(message(id=0))) == "sent"
+    failing.touch()
+    replies = writer.ask(*[message(room=f"{i}", id=i) for i in range(1, 41)])
+    assert {outcome(reply) for reply in replies} == {"sent", "internal"}
+    nonces = [call.nonce for call in zego.seen()]
+    assert len(set(nonces)) == len(nonces) <= 32
