@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libcurl's multi interface on libuv's loop, driven the cheap way: a constant URL with
- * the query in CURLOPT_REQUEST_TARGET, and sockets that stay watched (watch.c).
+ * libcurl's multi interface on libuv's loop, driven the cheap way: a constant URL that is
+ * parsed once, with the query in CURLOPT_REQUEST_TARGET; small buffers, since libcurl takes
+ * and returns them for each request; and sockets that stay watched (watch.c).
  *
  * Rules that hold this together:
  * - No libcurl call from a libcurl callback. Callbacks note and arm, nothing else.
@@ -44,11 +45,18 @@
  * followed. */
 #define CONNECTION_LIFE_SECONDS 300L
 
+/* libcurl's buffers for an answer and for a request, in bytes: the least that it takes. What
+ * is larger comes and goes in pieces. From 64 KiB on, libcurl's default, each free() would
+ * tidy up the whole heap. */
+#define ANSWER_BUFFER  1024L
+#define REQUEST_BUFFER 16384L
+
 /* One libcurl handle, used again and again. */
 struct slot {
 	struct transfers *transfers;
 	struct list link; /* idle or parked; under way it is on no list */
 	CURL *easy;
+	CURLU *url;              /* the handle's */
 	struct request *request; /* NULL: idle */
 	struct buffer target;
 	struct buffer body;
@@ -82,6 +90,8 @@ struct transfers {
 	uint64_t place; /* how often host or port have changed */
 	char *scheme;
 	char *path;
+	CURLU *url;
+	struct curl_slist *headers; /* of every request */
 	struct list idle;
 	struct list parked;
 	struct watches watches;
@@ -490,7 +500,7 @@ static int slot_set_up(struct slot *slot)
 	SET(NOPROXY, "");
 	SET(NETRC, (long)CURL_NETRC_IGNORED);
 	SET(FOLLOWLOCATION, 0L);
-	SET(USERAGENT, "barraged/" VERSION);
+	SET(HTTPHEADER, t->headers);
 	SET(HTTP09_ALLOWED, 0L);
 	SET(HEADERFUNCTION, on_header);
 	SET(HEADERDATA, slot);
@@ -510,6 +520,9 @@ static int slot_set_up(struct slot *slot)
 	SET(MAXAGE_CONN, CONNECTION_IDLE_SECONDS);
 	SET(MAXLIFETIME_CONN, CONNECTION_LIFE_SECONDS);
 	SET(QUICK_EXIT, 1L);
+	SET(BUFFERSIZE, ANSWER_BUFFER);
+	SET(UPLOAD_BUFFERSIZE, REQUEST_BUFFER);
+	SET(DNS_CACHE_TIMEOUT, -1L); /* resolver.c knows when to look again */
 	return 0;
 }
 
@@ -521,7 +534,11 @@ static int slot_configure(struct slot *slot)
 	struct transfers *t = slot->transfers;
 	const struct config *c = t->config;
 
-	SET(URL, c->url);
+	/* Given as text, libcurl would parse and print it for each request. */
+	slot->url = curl_url_dup(t->url);
+	if (!slot->url)
+		return -ENOMEM;
+	SET(CURLU, slot->url);
 	SET(PROTOCOLS_STR, t->scheme);
 	SET(REDIR_PROTOCOLS_STR, "https");
 	SET(PROXY, c->proxy);
@@ -546,6 +563,7 @@ static void slot_free(struct slot *slot)
 {
 	list_unlink(&slot->link);
 	curl_easy_cleanup(slot->easy);
+	curl_url_cleanup(slot->url);
 	curl_slist_free_all(slot->resolve);
 	buffer_deinit(&slot->target);
 	buffer_deinit(&slot->body);
@@ -807,6 +825,7 @@ struct place {
 	char *host; /* without an IPv6 address's brackets */
 	char *port;
 	char *path;
+	CURLU *url; /* the whole */
 };
 
 static void place_deinit(struct place *p)
@@ -815,6 +834,7 @@ static void place_deinit(struct place *p)
 	free(p->host);
 	free(p->port);
 	free(p->path);
+	curl_url_cleanup(p->url);
 }
 
 static int place_parse(struct place *p, const char *text)
@@ -822,6 +842,7 @@ static int place_parse(struct place *p, const char *text)
 	CURLU *url = curl_url();
 	int e = -ENOMEM;
 
+	p->url = url;
 	if (url)
 		e = error_of(curl_url_set(url, CURLUPART_URL, text, 0));
 	if (e == 0)
@@ -832,7 +853,6 @@ static int place_parse(struct place *p, const char *text)
 		e = url_part(url, CURLUPART_PORT, &p->port);
 	if (e == 0)
 		e = url_part(url, CURLUPART_PATH, &p->path);
-	curl_url_cleanup(url);
 	/* -Wanalyzer-null-dereference: url_part() said 0, so there is a host. */
 	if (e == 0 && p->host[0] == '[') {
 		p->host[strcspn(p->host, "]")] = '\0';
@@ -893,6 +913,7 @@ void transfers_apply(struct transfers *t, struct transfers_change *change)
 {
 	const struct config *c = change->config;
 	struct place *reached = *c->proxy ? &change->proxy : &change->url;
+	CURLU *url;
 
 	resolver_set_host(t->resolver, change->looked_up);
 	change->looked_up = NULL; /* the resolver's now */
@@ -904,6 +925,9 @@ void transfers_apply(struct transfers *t, struct transfers_change *change)
 	swap(&t->port, &reached->port);
 	swap(&t->scheme, &change->url.scheme);
 	swap(&t->path, &change->url.path);
+	url = t->url;
+	t->url = change->url.url;
+	change->url.url = url;
 	t->config = c;
 	t->settings++;
 	curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)c->max_in_flight);
@@ -961,6 +985,10 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	t->open_timers = 2;
 
 	e = set_up_multi(t);
+	/* As a header of its own it is printed once for each request, not twice. */
+	t->headers = curl_slist_append(NULL, "User-Agent: barraged/" VERSION);
+	if (e == 0 && !t->headers)
+		e = -ENOMEM;
 	if (e == 0)
 		e = resolver_new(&t->resolver, loop, on_addresses, t);
 	if (e == 0)
@@ -1008,10 +1036,12 @@ void transfers_close(struct transfers *t)
 		slot_free(list_entry(node, struct slot, link));
 	curl_multi_cleanup(t->multi); /* closes the sockets, and with them most watches */
 	watches_deinit(&t->watches);
+	curl_slist_free_all(t->headers);
 	free(t->scheme);
 	free(t->host);
 	free(t->port);
 	free(t->path);
+	curl_url_cleanup(t->url);
 	uv_close((uv_handle_t *)&t->timer, on_timer_closed);
 	uv_close((uv_handle_t *)&t->park_timer, on_timer_closed);
 }

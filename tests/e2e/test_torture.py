@@ -94,6 +94,7 @@ FAILURES = {
     "curl_multi_setopt": (CURLM_UNKNOWN_OPTION,),
     "curl_slist_append": (errno.ENOMEM,),
     "curl_url": (errno.ENOMEM,),
+    "curl_url_dup": (errno.ENOMEM,),
     "curl_url_get": (CURLUE_OUT_OF_MEMORY,),
     "curl_url_set": (CURLUE_OUT_OF_MEMORY,),
     "fdopen": (errno.ENOMEM,),
@@ -177,11 +178,11 @@ INFALLIBLE = """
     MHD_stop_daemon X509_STORE_free _exit abort clock_gettime close curl_easy_cleanup curl_easy_strerror curl_free
     curl_getdate curl_global_cleanup curl_multi_cleanup curl_multi_info_read curl_multi_remove_handle
     curl_multi_strerror curl_slist_free_all curl_url_cleanup curl_url_strerror dirname exit explicit_bzero fclose fflush
-    fprintf fputs free fwrite getenv geteuid getopt_long getpid htonl htons inet_pton memchr memcmp memcpy memmove
+    fprintf fputs free fwrite getenv geteuid getopt_long getpid htonl htons inet_pton mallopt memchr memcmp memcpy memmove
     memset munmap ntohl perror qsort sd_listen_fds sendto shutdown signal snprintf strcasecmp strcasestr strchr strcmp
     strcspn strerror strlen strncasecmp strncmp strnlen strpbrk strrchr strspn strstr umask uv_cancel uv_close
     uv_freeaddrinfo uv_fs_event_init uv_hrtime uv_inet_pton uv_loop_close uv_poll_stop uv_prepare_init uv_prepare_start
-    uv_run uv_stop uv_timer_init uv_timer_start uv_timer_stop vsnprintf
+    uv_run uv_stop uv_timer_init uv_timer_start uv_timer_stop uv_unref vsnprintf
 """.split()
 
 # libuv ends the process itself when it has no memory for its table of descriptors. libcurl 7.88 does not bear it when a

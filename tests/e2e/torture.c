@@ -218,6 +218,7 @@ WRAP(curl_multi_add_handle, "curl_multi_add_handle", CURLMcode, (CURLM *m, CURL 
 WRAP(curl_slist_append, "curl_slist_append", struct curl_slist *,
      (struct curl_slist *l, const char *text), (l, text), NULL)
 WRAP(curl_url, "curl_url", CURLU *, (void), (), NULL)
+WRAP(curl_url_dup, "curl_url_dup", CURLU *, (CURLU * url), (url), NULL)
 WRAP(curl_url_get, "curl_url_get", CURLUcode,
      (const CURLU *u, CURLUPart part, char **text, unsigned flags), (u, part, text, flags),
      (CURLUcode)order.error)
