@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,6 +164,14 @@ static void protect(void)
 		perror("core dumps cannot be turned off");
 }
 
+/* libcurl takes and returns dozens of blocks for each request. glibc's defaults tidy up the
+ * whole heap whenever a large one is returned, and give its end back to the kernel to fetch
+ * it again for the next. */
+static void prepare_heap(void)
+{
+	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .config = CONFIG_PATH };
@@ -172,6 +181,7 @@ int main(int argc, char **argv)
 
 	fill_standard_descriptors();
 	protect();
+	prepare_heap();
 	parse_options(&options, argc, argv);
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		fputs("libcurl cannot be used\n", stderr);
