@@ -7,38 +7,31 @@
 #include "core/room.h"
 
 /* RFC 3986's unreserved characters: the only ones that ZEGO wants bare. */
-static bool is_bare(unsigned char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-	       c == '-' || c == '.' || c == '_' || c == '~';
-}
-
-/* Returns how many bytes it wrote: 1 or 3. */
-static size_t encode(char *out, unsigned char c)
-{
-	static const char digits[] = "0123456789ABCDEF";
-
-	if (is_bare(c)) {
-		out[0] = (char)c;
-		return 1;
-	}
-	out[0] = '%';
-	out[1] = digits[c >> 4];
-	out[2] = digits[c & 15];
-	return 3;
-}
+static const bool is_bare[256] = {
+	['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['-'] = true,
+	['.'] = true,         ['_'] = true,         ['~'] = true,
+};
 
 static void put_encoded(struct buffer *out, const char *text)
 {
+	static const char digits[] = "0123456789ABCDEF";
 	const unsigned char *p = (const unsigned char *)text;
 
 	while (*p) {
-		char run[192];
-		size_t n = 0;
+		char run[768];
+		char *end = run;
 
-		for (; *p && n + 3 <= sizeof(run); p++)
-			n += encode(run + n, *p);
-		buffer_append(out, run, n);
+		for (; *p && end + 3 <= run + sizeof(run); p++) {
+			if (is_bare[*p]) {
+				*end++ = (char)*p;
+				continue;
+			}
+			end[0] = '%';
+			end[1] = digits[*p >> 4];
+			end[2] = digits[*p & 15];
+			end += 3;
+		}
+		buffer_append(out, run, (size_t)(end - run));
 	}
 }
 
