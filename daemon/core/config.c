@@ -140,6 +140,7 @@ void config_free(struct config *c)
 	for (size_t i = 0; i < c->n_apps; i++)
 		app_deinit(&c->apps[i]);
 	free(c->apps);
+	free(c->app_ids);
 	for (enum config_section s = 0; s < SECTION_APP; s++)
 		free_texts(s, c);
 	free(c);
@@ -160,10 +161,15 @@ static int push_app(struct config *c, uint32_t app_id, unsigned line)
 	if ((c->n_apps & (c->n_apps - 1)) == 0) {
 		size_t n = c->n_apps ? 2 * c->n_apps : 1;
 		struct app_config *apps = reallocarray(c->apps, n, sizeof(*apps));
+		uint32_t *app_ids;
 
 		if (!apps)
 			return -ENOMEM;
 		c->apps = apps;
+		app_ids = reallocarray(c->app_ids, n, sizeof(*app_ids));
+		if (!app_ids)
+			return -ENOMEM;
+		c->app_ids = app_ids;
 	}
 
 	r = set_defaults(SECTION_APP, &a);
@@ -402,23 +408,22 @@ int config_finish(struct config *c, config_report_fn report, void *arg)
 	for (size_t i = 0; i < c->n_apps; i++)
 		derive(c, &c->apps[i]);
 	qsort(c->apps, c->n_apps, sizeof(*c->apps), compare_apps);
+	for (size_t i = 0; i < c->n_apps; i++)
+		c->app_ids[i] = c->apps[i].app_id;
 	check_apps(c, &f);
 	return f.n > 0 ? CONFIG_E_INVALID : 0;
 }
 
-static int compare_app_id(const void *key, const void *element)
-{
-	uint32_t app_id = *(const uint32_t *)key;
-	const struct app_config *a = element;
-
-	return (app_id > a->app_id) - (app_id < a->app_id);
-}
-
 const struct app_config *config_app(const struct config *c, uint32_t app_id)
 {
+	const uint32_t *at = c->app_ids;
+
 	if (c->n_apps == 0)
 		return NULL;
-	return bsearch(&app_id, c->apps, c->n_apps, sizeof(*c->apps), compare_app_id);
+	/* Halves with as many steps whatever is found, which no branch has to guess. */
+	for (size_t n = c->n_apps; n > 1; n -= n / 2)
+		at += at[n / 2] <= app_id ? n / 2 : 0;
+	return *at == app_id ? &c->apps[at - c->app_ids] : NULL;
 }
 
 static bool contains(const struct id_list *l, uint32_t id)

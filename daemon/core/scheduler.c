@@ -470,17 +470,26 @@ static bool make_way(struct scheduler *s, struct app *app, const struct request 
 	return true;
 }
 
-/* FATE_SENT: take it in; anything else is its end. */
-static enum fate admit(struct scheduler *s, struct app *app, struct request *r, uint64_t now)
+/* Whether the API said a moment ago that the message's room does not exist. */
+static bool is_absent(const struct scheduler *s, const struct app *app, const struct request *r,
+		      uint64_t now)
 {
 	const struct room *room;
 
+	if (s->absent_until <= now)
+		return false;
+	room = rooms_find(&s->rooms, app, request_room_id(r), r->room_id_len);
+	return room && room->absent_until > now;
+}
+
+/* FATE_SENT: take it in; anything else is its end. */
+static enum fate admit(struct scheduler *s, struct app *app, struct request *r, uint64_t now)
+{
 	if (s->draining)
 		return FATE_SHUTDOWN;
 	if (app->halted && (app->probe || now < app->probe_at))
 		return FATE_HALTED;
-	room = rooms_find(&s->rooms, app, request_room_id(r), r->room_id_len);
-	if (room && room->absent_until > now)
+	if (is_absent(s, app, r, now))
 		return FATE_NO_ROOM;
 	if (!make_way(s, app, r, now))
 		return FATE_QUEUE_FULL;
@@ -803,6 +812,7 @@ static void resume(struct scheduler *s, struct app *app)
 static void room_is_absent(struct scheduler *s, struct room *room, uint64_t now)
 {
 	room->absent_until = now + ROOM_ABSENT;
+	s->absent_until = room->absent_until;
 	for (size_t i = 0; i < _CLASS_N; i++) {
 		while (room->lanes[i].n > 0)
 			finish(s, list_first(&room->lanes[i].queue, struct request, link),

@@ -38,18 +38,23 @@ enum app_state {
 };
 
 struct app {
+	/* What each line meets, close together: there may be very many AppIDs. */
 	uint32_t app_id;
+	bool halted;
 	const struct app_config *config; /* NULL: no longer configured */
+	struct request *probe;           /* halted: the one that is being tried */
+	size_t n[_REQUEST_STATE_N];      /* how many requests are in each state */
+	uint64_t accepted;               /* lines */
+	struct ledger ledger; /* of those: accepted = total + queued + waiting + in flight */
+
 	struct bucket *bucket;
 	struct limit limit;
 	struct pacer pacer;
 	uint64_t held_until; /* startup_hold */
 	bool paused;
 
-	bool halted;
 	int64_t halt_code;
-	uint64_t probe_at;     /* halted: when a message may be tried */
-	struct request *probe; /* halted: the one that is being tried */
+	uint64_t probe_at; /* halted: when a message may be tried */
 
 	struct list link;       /* in the scheduler's retired, once removed */
 	struct list runnable;   /* in the scheduler's runnable, when worth a look */
@@ -61,12 +66,9 @@ struct app {
 	struct list turns[_CLASS_N];      /* of struct lane, the next on top */
 	struct heap longest[_CLASS_N];    /* of struct lane, the longest queue on top */
 	struct list in[_REQUEST_STATE_N]; /* in flight, waiting; the queued are in their rooms */
-	size_t n[_REQUEST_STATE_N];       /* how many requests are in each state */
 
 	size_t queued_bytes; /* of those in its rooms' queues */
 
-	uint64_t accepted;    /* lines */
-	struct ledger ledger; /* of those: accepted = total + queued + waiting + in flight */
 	uint64_t retries;
 	struct {
 		int64_t code;

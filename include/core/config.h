@@ -105,6 +105,7 @@ struct config {
 	struct queue_config queue;
 	/* [app …], in the order of the file, after config_finish() sorted by AppId */
 	struct app_config *apps;
+	uint32_t *app_ids; /* of these: each line looks for one, and they lie close together */
 	size_t n_apps;
 	/* While it is read; config.c's own. */
 	struct {

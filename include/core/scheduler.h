@@ -86,6 +86,8 @@ struct scheduler {
 	struct upstream upstream;
 	int64_t wall_offset; /* wall clock less ours, ns */
 
+	uint64_t absent_until; /* of the room that is remembered longest as absent */
+
 	size_t in_flight;
 	size_t bytes;      /* charged for messages, from submit to fate */
 	uint32_t sequence; /* of the last submitted request */

@@ -19,15 +19,16 @@
 DEFINE_CLEANUP(cJSON *, cJSON_Delete)
 
 static uint32_t somebody[] = { 1000 };
+static uint32_t app_ids[] = { 5, 7, 9 };
 static struct app_config apps[] = {
 	{ .app_id = 5, .max_content = 1024 },
 	{ .app_id = 7, .max_content = 40 },
 	{ .app_id = 9, .max_content = 16384, .users = { somebody, 1 } },
 };
 static const struct config configs[] = {
-	{ .apps = apps, .n_apps = 1 },
-	{ .apps = apps, .n_apps = 3 },
-	{ .apps = &apps[2], .n_apps = 1 },
+	{ .apps = apps, .app_ids = app_ids, .n_apps = 1 },
+	{ .apps = apps, .app_ids = app_ids, .n_apps = 3 },
+	{ .apps = &apps[2], .app_ids = &app_ids[2], .n_apps = 1 },
 	{ .apps = NULL, .n_apps = 0 },
 };
 static const struct peer peer = { .uid = 2000, .gid = 2000 };

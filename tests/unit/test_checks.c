@@ -53,7 +53,7 @@ static void test_accounts_that_do_not_balance_are_told_once(void **state)
 {
 	static const char bug[] = "the ledger does not add up";
 	struct app_config app = { .app_id = 1, .secret = "secret", .rate = 1, .burst = 1 };
-	struct config config = { .apps = &app, .n_apps = 1 };
+	struct config config = { .apps = &app, .app_ids = &app.app_id, .n_apps = 1 };
 	struct checks c = { 0 };
 	struct scheduler s;
 

@@ -635,6 +635,26 @@ static void test_the_sample_fits_a_terminal(void **state)
 	buffer_deinit(&sample);
 }
 
+static void test_an_appid_is_found_among_any_number(void **state)
+{
+	struct app_config apps[9];
+	uint32_t ids[ARRAY_SIZE(apps)];
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(apps); i++) {
+		ids[i] = 2 * i + 2;
+		apps[i] = (struct app_config){ .app_id = ids[i] };
+	}
+	for (size_t n = 0; n <= ARRAY_SIZE(apps); n++) {
+		const struct config c = { .apps = apps, .app_ids = ids, .n_apps = n };
+
+		for (uint32_t id = 0; id <= 20; id++) {
+			bool there = id % 2 == 0 && id > 0 && id / 2 <= n;
+
+			assert_ptr_equal(config_app(&c, id), there ? &apps[id / 2 - 1] : NULL);
+		}
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -650,6 +670,7 @@ int main(void)
 		cmocka_unit_test(test_apps_are_found_by_their_number),
 		cmocka_unit_test(test_only_listed_peers_are_admitted),
 		cmocka_unit_test(test_a_dump_holds_every_key_as_it_was_written),
+		cmocka_unit_test(test_an_appid_is_found_among_any_number),
 		cmocka_unit_test(test_a_dump_reads_back_to_the_same),
 		cmocka_unit_test(test_the_sample_gives_the_defaults),
 		cmocka_unit_test(test_the_sample_fits_a_terminal),

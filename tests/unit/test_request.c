@@ -20,14 +20,15 @@
 
 static uint32_t somebody[] = { 1000 };
 
+static uint32_t app_ids[] = { 5, 7, 9 };
 static struct app_config apps[] = {
 	{ .app_id = 5, .max_content = 1024 },
 	{ .app_id = 7, .max_content = 2000 },
 	{ .app_id = 9, .max_content = 1024, .users = { somebody, 1 } },
 };
-static const struct config one_app = { .apps = apps, .n_apps = 1 };
-static const struct config three_apps = { .apps = apps, .n_apps = 3 };
-static const struct config private_app = { .apps = &apps[2], .n_apps = 1 };
+static const struct config one_app = { .apps = apps, .app_ids = app_ids, .n_apps = 1 };
+static const struct config three_apps = { .apps = apps, .app_ids = app_ids, .n_apps = 3 };
+static const struct config private_app = { .apps = &apps[2], .app_ids = &app_ids[2], .n_apps = 1 };
 static const struct peer peer = { .uid = 2000, .gid = 2000 };
 static const struct peer admitted = { .uid = 1000, .gid = 2000 };
 
