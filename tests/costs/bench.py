@@ -50,10 +50,10 @@ class Measured(Daemon):
         self.launch(preexec_fn=on(MEASURED))
         self.wait_for_log("listens on")
 
-    def write(self, lines, window=0, clients=1, apps=1, rooms=1, bytes=LINE, id=False):
-        """Write lines, wait for what becomes of them, and give what the writer says."""
-        command = [TOOLS / "bench_writer", self.socket, self.pid, lines, window, clients, APP, apps, rooms, bytes,
-                   int(id)]
+    def write(self, lines, **order):
+        """Write lines as ordered (struct order in writer.c); gives what the writer tells when the daemon is through."""
+        order = {"lines": lines, "app": APP, "bytes": LINE} | order
+        command = [TOOLS / "bench_writer", self.socket, self.pid, *(f"{name}={int(n)}" for name, n in order.items())]
         told = subprocess.run(list(map(str, command)), preexec_fn=on(REST), stdout=subprocess.PIPE, check=True)
         return json.loads(told.stdout)
 
@@ -196,10 +196,10 @@ def full(host, apps=1, depth=300, **queue):
                     apps={APP + i: {} for i in range(apps)})
 
 
-def refused_ns(daemon, lines, id=False, **shape):
+def refused_ns(daemon, lines, id=False, left=0, **shape):
     # With more under way the daemon would discard replies that are not fetched in time.
-    told = daemon.write(lines, id=id, window=1000 if id else 0, **shape)
-    assert told["dropped"] == lines if id else told["rejected"] == 1, told
+    told = daemon.write(lines, id=id, left=left, window=1000 if id else 0, **shape)
+    assert told["dropped"] == lines - left if id else told["rejected"] == 1, told
     return told["cpu_ns"] / lines
 
 
@@ -216,7 +216,8 @@ def bench_refused(arguments):
             with fresh_host() as host:
                 daemon = full(host, overflow=overflow)
                 daemon.write(300)
-                pair = interleave(lambda: refused_ns(daemon, n, id), lambda: parse_ns(n, id=id), arguments.runs)
+                left = 300 if id and overflow == "oldest" else 0
+                pair = interleave(lambda: refused_ns(daemon, n, id, left), lambda: parse_ns(n, id=id), arguments.runs)
             show(f"refused line / cJSON, overflow={overflow}{', id' if id else ''}", pair, 1.5)
 
 

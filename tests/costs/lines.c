@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sysexits.h>
 
-#define LINES_MOST  2000000
-#define LINE_MOST   1100 /* the text may have 1024 bytes */
+#define LINES_MOST 2000000
+#define LINE_MOST  1100 /* the text may have 1024 bytes */
 
 static void *xalloc(size_t n, size_t size)
 {
@@ -70,10 +70,11 @@ static size_t put_line(char *out, const struct lines_shape *shape, size_t i, uns
 
 	if (shape->id)
 		snprintf(id, sizeof(id), "\"id\":\"%07zu\",", i);
-	head = (size_t)snprintf(out, LINE_MOST,
-				"{%s\"AppId\":%u,\"RoomId\":\"room-%06u\",\"UserId\":\"user-%06zu\","
-				"\"UserName\":\"观众%06zu\",\"MessageContent\":\"",
-				id, shape->first_app + app, room, i % 1000000, i % 1000000);
+	head = (size_t)snprintf(
+		out, LINE_MOST,
+		"{%s\"AppId\":%u,\"RoomId\":\"room-%06u\",\"UserId\":\"user-%06zu\","
+		"\"UserName\":\"观众%06zu\",\"MessageContent\":\"",
+		id, shape->first_app + app, room, i % 1000000, i % 1000000);
 	if (head + sizeof("\"}\n") > shape->bytes || shape->bytes > LINE_MOST)
 		errx(EX_USAGE, "a line of %zu bytes cannot be made", shape->bytes);
 	head += put_text(out + head, shape->bytes - head - strlen("\"}\n"));

@@ -2,13 +2,13 @@
 /*
  * Writes lines to the daemon and tells what they cost it:
  *
- *     writer SOCKET PID LINES WINDOW CLIENTS FIRST-APP APPS ROOMS BYTES ID
+ *     writer SOCKET PID NAME=NUMBER...
  *
- * Of LINES, at most WINDOW are under way at a time (0: as many as it takes), spread over
- * CLIENTS connections. Written is one JSON object: the processor time of the process PID
- * from the first line to the last reply, in nanoseconds; the seconds that this took; and
- * how many replies told of which outcome. Lines without an id are followed by one that is
- * refused on the spot, and the daemon is through when that has been told.
+ * The numbers are those of `struct order`. Written is one JSON object: the processor time
+ * of the process PID from the first line to the last reply, in nanoseconds; the seconds
+ * that this took; and how many replies told of which outcome. Lines without an id are
+ * followed by one that is refused on the spot, and the daemon is through when that has
+ * been told.
  *
  * All that can be done before the clock starts is done before: the lines are made and the
  * connections stand.
@@ -16,6 +16,7 @@
 #include <err.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,12 +54,22 @@ struct client {
 	size_t reply_len;
 };
 
+struct order {
+	size_t lines;
+	size_t window;  /* lines under way at a time; 0: as many as it takes */
+	size_t left;    /* of each client's lines: so many stay queued, and are not waited for */
+	size_t clients; /* connections; 1 */
+	size_t app;     /* the first AppID */
+	size_t apps;    /* how many; 1 */
+	size_t rooms;   /* 1 */
+	size_t bytes;   /* of a line */
+	size_t id;      /* 1: each has one */
+};
+
 struct writer {
+	struct order order;
 	struct lines lines;
-	bool id;
-	size_t window; /* of each client */
 	struct client *clients;
-	size_t n_clients;
 	size_t done;
 	int epoll;
 	unsigned long sent, dropped, failed, rejected;
@@ -124,9 +135,10 @@ static size_t lines_due(const struct writer *w, const struct client *c)
 {
 	size_t in_a_row = c->n - c->written % c->n;
 	size_t due = c->most - c->written;
+	size_t window = (w->order.window + w->order.clients - 1) / w->order.clients;
 
-	if (w->window > 0 && due > w->window - (c->written - c->answered))
-		due = w->window - (c->written - c->answered);
+	if (window > 0 && due > window - (c->written - c->answered))
+		due = window - (c->written - c->answered);
 	if (due > in_a_row)
 		due = in_a_row;
 	if (due > WRITE_MOST / 1024)
@@ -147,7 +159,7 @@ static void client_write(struct writer *w, struct client *c)
 		full = send_bytes(c, w->lines.bytes + from, w->lines.at[i + due] - from, &sent);
 		advance(w, c, sent);
 	}
-	if (!full && c->written == c->most && !w->id && !c->ended) {
+	if (!full && c->written == c->most && !w->order.id && !c->ended) {
 		full = send_bytes(c, last_line, strlen(last_line), &sent);
 		c->ended = !full;
 	}
@@ -169,7 +181,7 @@ static void count(struct writer *w, struct client *c, const char *reply, size_t 
 	w->failed += *outcome == 'f';
 	w->rejected += *outcome == 'r';
 	c->answered++;
-	if (w->id ? c->answered == c->most : c->ended) {
+	if (w->order.id ? c->answered + w->order.left == c->most : c->ended) {
 		c->done = true;
 		w->done++;
 	}
@@ -203,14 +215,14 @@ static void run(struct writer *w)
 {
 	struct epoll_event events[64];
 
-	for (size_t i = 0; i < w->n_clients; i++)
+	for (size_t i = 0; i < w->order.clients; i++)
 		client_write(w, &w->clients[i]);
-	while (w->done < w->n_clients) {
+	while (w->done < w->order.clients) {
 		int n = epoll_wait(w->epoll, events, 64, 60000);
 
 		if (n == 0)
 			errx(EX_PROTOCOL, "nothing for a minute: %zu of %zu writers are through",
-			     w->done, w->n_clients);
+			     w->done, w->order.clients);
 		for (int i = 0; i < n; i++) {
 			struct client *c = events[i].data.ptr;
 
@@ -222,19 +234,21 @@ static void run(struct writer *w)
 	}
 }
 
-static void connect_all(struct writer *w, const char *path, size_t lines)
+static void connect_all(struct writer *w, const char *path)
 {
+	size_t lines = w->order.lines;
+
 	w->epoll = epoll_create1(EPOLL_CLOEXEC);
-	w->clients = calloc(w->n_clients, sizeof(*w->clients));
+	w->clients = calloc(w->order.clients, sizeof(*w->clients));
 	if (w->epoll < 0 || !w->clients)
 		err(EX_OSERR, "clients");
-	for (size_t i = 0; i < w->n_clients; i++) {
+	for (size_t i = 0; i < w->order.clients; i++) {
 		struct client *c = &w->clients[i];
 
 		c->fd = dial(path);
-		c->first = w->lines.n * i / w->n_clients;
-		c->n = w->lines.n * (i + 1) / w->n_clients - c->first;
-		c->most = lines * (i + 1) / w->n_clients - lines * i / w->n_clients;
+		c->first = w->lines.n * i / w->order.clients;
+		c->n = w->lines.n * (i + 1) / w->order.clients - c->first;
+		c->most = lines * (i + 1) / w->order.clients - lines * i / w->order.clients;
 		watch(w, c, EPOLL_CTL_ADD);
 	}
 }
@@ -249,32 +263,59 @@ static size_t number(const char *text)
 	return value;
 }
 
-int main(int argc, char **argv)
-{
-	struct lines_shape shape;
-	struct writer w = { 0 };
-	int64_t cpu, wall;
-	clockid_t clock;
-	size_t lines;
+static const struct {
+	const char *name;
+	size_t offset;
+} names[] = {
+#define NAME(n)                                                                                    \
+	{                                                                                          \
+#n "=", offsetof(struct order, n)                                                  \
+	}
+	NAME(lines), NAME(window), NAME(left),  NAME(clients), NAME(app),
+	NAME(apps),  NAME(rooms),  NAME(bytes), NAME(id),
+};
 
-	if (argc != 11)
-		errx(EX_USAGE, "see the top of writer.c");
-	lines = number(argv[3]);
-	w.n_clients = number(argv[5]);
-	w.window = number(argv[4]) / w.n_clients;
-	shape = (struct lines_shape){
-		.first_app = (unsigned)number(argv[6]),
-		.apps = (unsigned)number(argv[7]),
-		.rooms = (unsigned)number(argv[8]),
-		.bytes = number(argv[9]),
-		.id = number(argv[10]) > 0,
+static void read_order(struct order *o, const char *argument)
+{
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		size_t len = strlen(names[i].name);
+
+		if (strncmp(argument, names[i].name, len) == 0) {
+			*(size_t *)(void *)((char *)o + names[i].offset) = number(argument + len);
+			return;
+		}
+	}
+	errx(EX_USAGE, "what is %s?", argument);
+}
+
+static void make_lines(struct writer *w)
+{
+	struct lines_shape shape = {
+		.first_app = (unsigned)w->order.app,
+		.apps = (unsigned)w->order.apps,
+		.rooms = (unsigned)w->order.rooms,
+		.bytes = w->order.bytes,
+		.id = w->order.id > 0,
 		.least = LINES_LEAST,
 	};
-	w.id = shape.id;
-	if (lines < w.n_clients || (number(argv[4]) > 0 && (w.window == 0 || !w.id)))
+
+	lines_make(&w->lines, &shape);
+}
+
+int main(int argc, char **argv)
+{
+	struct writer w = { .order = { .clients = 1, .apps = 1, .rooms = 1 } };
+	int64_t cpu, wall;
+	clockid_t clock;
+
+	if (argc < 3)
+		errx(EX_USAGE, "see the top of writer.c");
+	for (int i = 3; i < argc; i++)
+		read_order(&w.order, argv[i]);
+	if (w.order.lines < w.order.clients || (w.order.window > 0 && !w.order.id))
 		errx(EX_USAGE, "too few lines, or a window without ids");
-	lines_make(&w.lines, &shape);
-	connect_all(&w, argv[1], lines);
+	make_lines(&w);
+	connect_all(&w, argv[1]);
 	if (clock_getcpuclockid((pid_t)number(argv[2]), &clock) != 0)
 		errx(EX_OSERR, "no such process");
 
@@ -285,8 +326,9 @@ int main(int argc, char **argv)
 	wall = now(CLOCK_MONOTONIC) - wall;
 	printf("{\"lines\":%zu,\"cpu_ns\":%lld,\"seconds\":%.6f,"
 	       "\"sent\":%lu,\"dropped\":%lu,\"failed\":%lu,\"rejected\":%lu}\n",
-	       lines, (long long)cpu, (double)wall / 1e9, w.sent, w.dropped, w.failed, w.rejected);
-	for (size_t i = 0; i < w.n_clients; i++)
+	       w.order.lines, (long long)cpu, (double)wall / 1e9, w.sent, w.dropped, w.failed,
+	       w.rejected);
+	for (size_t i = 0; i < w.order.clients; i++)
 		close(w.clients[i].fd);
 	close(w.epoll);
 	free(w.clients);
