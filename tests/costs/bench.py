@@ -246,6 +246,44 @@ def bench_many(arguments):
         show(f"refused, {apps} AppIDs, {rooms} rooms / one", pair, 1.2)
 
 
+def profile(daemon, work, seconds=8):
+    """Where the daemon's time goes while work() is done again and again."""
+    data = daemon.host.directory / "perf.data"
+    command = ["perf", "record", "-q", "-F", "4000", "-p", str(daemon.pid), "-o", str(data)]
+    with subprocess.Popen(command, preexec_fn=die_with_the_tests, stderr=subprocess.DEVNULL) as perf:
+        begun = time.monotonic()
+        while time.monotonic() < begun + seconds:
+            work()
+        perf.send_signal(2)
+    for keys in ("dso", "dso,symbol"):
+        told = subprocess.run(["perf", "report", "-q", "--stdio", "-i", str(data), "--sort", keys, "--percent-limit", "0.5"],
+                              capture_output=True, text=True, check=True)
+        print("\n".join(line.rstrip() for line in told.stdout.splitlines() if line.strip()))
+        print()
+
+
+def profile_delivered():
+    with fresh_host() as host:
+        daemon = Measured(host, upstream=Nginx(host).upstream, app=UNLIMITED)
+        delivered_ns(daemon, 20_000)
+        profile(daemon, lambda: delivered_ns(daemon, 50_000))
+
+
+def profile_refused(apps=1, rooms=1, id=False):
+    depth = max(apps, rooms, 300)
+    with fresh_host() as host:
+        daemon = full(host, apps=apps, depth=depth // apps, overflow="newest")
+        daemon.write(depth, apps=apps, rooms=rooms)
+        profile(daemon, lambda: refused_ns(daemon, 2_000_000, apps=apps, rooms=rooms, id=id))
+
+
+PROFILES = {
+    "delivered": profile_delivered,
+    "refused": profile_refused,
+    "refused-id": lambda: profile_refused(id=True),
+    "refused-apps": lambda: profile_refused(apps=10_000),
+    "refused-rooms": lambda: profile_refused(rooms=100_000),
+}
 BENCHES = {"delivered": bench_delivered, "refused": bench_refused, "many": bench_many}
 
 
@@ -254,7 +292,11 @@ def main():
     parser.add_argument("--only", choices=BENCHES)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--profile", choices=PROFILES)
     arguments = parser.parse_args()
+    if arguments.profile:
+        PROFILES[arguments.profile]()
+        return
     for name in [arguments.only] if arguments.only else BENCHES:
         BENCHES[name](arguments)
 
