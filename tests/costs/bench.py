@@ -1,13 +1,23 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Measure what the daemon costs, each thing beside its reference."""
+"""Measure what the daemon costs, each thing beside its reference in the same minutes.
+
+Without options: all rows of the table, in some six minutes. Ratios are of processor time, which other load on the
+machine changes little, and both sides alike; the times of the lone message are by the clock, so a machine that has
+nothing else to do is needed for those.
+
+- delivered: from line to reply, 32 in flight over TLS to nginx, beside h2load against the same nginx
+- refused: a line when the queue is full, beside cJSON_Parse() and cJSON_Delete() of it
+- many: both with 10 000 AppIDs and with 100 000 rooms, beside one
+- memory: of a queued message
+- idle: with 1000 writers connected
+- lone: from a writer's write to the request on the wire, beside a bare libcurl request
+"""
 
 import argparse
-import contextlib
-import io
-import json
 import os
-import shutil
+import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -15,290 +25,314 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "e2e")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from sandbox import make_certificates  # noqa: E402
-from support import (  # noqa: E402
-    APP, BARRAGED, NOWHERE, Daemon, Host, die_with_the_tests, eventually, free_port,
+from measure import (  # noqa: E402
+    APP, BARRAGED, LINE, MEASURED, PATIENT, UNLIMITED, Measured, Nginx, Spread, die_with_the_tests, eventually,
+    fresh_host, free_port, full, interleave, parse_ns, tool,
 )
+import growth  # noqa: E402
+from support import has_systemd  # noqa: E402
 
-TOOLS = BARRAGED.parent.parent / "tests"
-LINE = 215  # bytes
-IN_FLIGHT = 32
-UNLIMITED = {"rate": 100_000, "burst": 100_000, "room_rate": 0}
-
-# The daemon and what it is held against run on the one processor, all others on the other.
-MEASURED, REST = {0}, {os.cpu_count() - 1}
+TEXT = LINE - len('{"AppId":1234567890,"RoomId":"","UserId":"","UserName":"","MessageContent":""}\n')
+MANY_APPS, MANY_ROOMS = 10_000, 100_000
 
 
-def on(cpus):
-    def prepare():
-        die_with_the_tests()
-        os.sched_setaffinity(0, cpus)
+class Row(NamedTuple):
+    """A line of the table, as it is shown. Without a limit it is told for information."""
 
-    return prepare
-
-
-class Measured(Daemon):
-    """A daemon whose processor time is taken."""
-
-    def __init__(self, host, **options):
-        super().__init__(host, None, **options)
-        host.daemons.append(self)
-        host.stack.callback(self.finish)
-        self.launch(preexec_fn=on(MEASURED))
-        self.wait_for_log("listens on")
-
-    def write(self, lines, **order):
-        """Write lines as ordered (struct order in writer.c); gives what the writer tells when the daemon is through."""
-        order = {"lines": lines, "app": APP, "bytes": LINE} | order
-        command = [TOOLS / "bench_writer", self.socket, self.pid, *(f"{name}={int(n)}" for name, n in order.items())]
-        told = subprocess.run(list(map(str, command)), preexec_fn=on(REST), stdout=subprocess.PIPE, check=True)
-        return json.loads(told.stdout)
-
-    def check_itself(self):
-        """Not by AppID, of which there may be thousands."""
-        assert self.control("status")["ledger_consistent"]
+    work: str
+    ours: str
+    reference: str
+    result: str
+    spread: str
+    most: str = ""
+    met: str = ""
 
 
-NGINX = """
-daemon off;
-master_process off;
-pid nginx.pid;
-error_log stderr error;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    keepalive_requests 1000000000;
-    keepalive_timeout 1h;
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_protocols TLSv1.3;
-        ssl_certificate server.pem;
-        ssl_certificate_key server.key;
-        default_type application/json;
-        location / {{
-            return 200 '{body}';
-        }}
-    }}
-}}
-"""
-# As the API answers.
-BODY = ('{"Code":0,"Message":"success","RequestId":"2237080460466033406",'
-        '"Data":{"MessageId":"1_1611647493487_29"}}')
-# As the daemon asks: h2load shall send as many bytes.
-TARGET = ("/?AppId=1234567890&Signature=0123456789abcdef0123456789abcdef&SignatureNonce=0123456789abcdef"
-          "&SignatureVersion=2.0&Timestamp=1700000000&Action=SendBarrageMessage&RoomId=room-000000"
-          "&UserId=user-000000&UserName=%E8%A7%82%E4%BC%97000000&MessageCategory=2&MessageContent=")
+HEAD = Row("work", "ours", "reference", "result", "half of the runs", "at most", "met")
+WIDTHS = (66, 10, 10, 9, 17, 9, 3)
 
 
-def is_listening(port):
-    import socket
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
+def show(row):
+    print("  ".join(cell.ljust(width) for cell, width in zip(row, WIDTHS)).rstrip(), flush=True)
 
 
-class Nginx:
-    def __init__(self, host):
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        self.port = free_port()
-        make_certificates(host.directory, "good")
-        config = host.write("nginx.conf", NGINX.format(port=self.port, body=BODY))
-        self.process = subprocess.Popen([program, "-p", host.directory, "-c", config, "-e", "stderr"],
-                                        preexec_fn=on(REST))
-        host.stack.callback(self.end)
-        eventually(lambda: is_listening(self.port), "nginx listens")
-        self.upstream = {"url": f"https://127.0.0.1:{self.port}/", "ca_file": host.directory / "ca.pem",
-                         "max_in_flight": IN_FLIGHT}
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait()
-
-    def h2load(self, requests):
-        """Processor time of h2load, in ns a request; what it takes to connect is taken off."""
-        def run(n):
-            command = ["h2load", "--h1", "-c", str(IN_FLIGHT), "-n", str(n), "-t", "1",
-                       f"https://127.0.0.1:{self.port}{TARGET}{'%E4' * 128}"]
-            process = subprocess.Popen(command, preexec_fn=on(MEASURED), stdout=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = status
-            assert status == 0
-            return usage.ru_utime + usage.ru_stime
-
-        return (run(requests + IN_FLIGHT) - run(IN_FLIGHT)) / requests * 1e9
+def compared(work, ours, reference, most=None):
+    """The row of two series of nanoseconds, run by run."""
+    ratio = Spread.of([a / b for a, b in zip(ours, reference)])
+    return Row(work, *(f"{statistics.median(values) / 1000:.3g} µs" for values in (ours, reference)),
+               f"× {ratio.median:.2f}", f"{ratio.low:.2f} to {ratio.high:.2f}",
+               *(most and (f"× {most}", "yes" if ratio.median <= most else "no") or ()))
 
 
-class Pair(NamedTuple):
-    """ns of processor time for one, ours and the reference's, run by run."""
-
-    ours: list
-    reference: list
-
-    @property
-    def ratios(self):
-        return sorted(o / r for o, r in zip(self.ours, self.reference))
+# The rows.
 
 
-def interleave(ours, reference, runs):
-    """The first run of each only warms up."""
-    pair = Pair([], [])
-    for i in range(runs + 1):
-        values = ours(), reference()
-        if i:
-            pair.ours.append(values[0])
-            pair.reference.append(values[1])
-    return pair
-
-
-def show(name, pair, most, unit=1000, of="µs"):
-    ratios = pair.ratios
-    n = len(ratios)
-    ratio = statistics.median(ratios)
-    print(f"{name:58} {statistics.median(pair.ours) / unit:8.2f} {statistics.median(pair.reference) / unit:8.2f} {of}"
-          f"  {ratio:5.2f}  {ratios[n // 4]:.2f}-{ratios[n - 1 - n // 4]:.2f}  <= {most}"
-          f"  {'yes' if ratio <= most else 'NO'}", flush=True)
-
-
-@contextlib.contextmanager
-def fresh_host():
-    with contextlib.ExitStack() as stack:
-        quiet = io.StringIO()
-        with contextlib.redirect_stderr(quiet):
-            yield Host(stack)
-            stack.close()
-
-
-def delivered_ns(daemon, lines, **shape):
-    shape = {"window": 2 * IN_FLIGHT} | shape
-    told = daemon.write(lines, id=True, **shape)
-    assert told["sent"] == lines, told
-    return told["cpu_ns"] / lines
-
-
-def bench_delivered(arguments):
-    n = 2000 if arguments.quick else 20_000
+def delivered(quick):
+    n = 2000 if quick else 20_000
     with fresh_host() as host:
         nginx = Nginx(host)
         daemon = Measured(host, upstream=nginx.upstream, app=UNLIMITED)
-        pair = interleave(lambda: delivered_ns(daemon, n), lambda: nginx.h2load(n), arguments.runs)
-    show("delivered message / h2load request", pair, 1.5)
+        pair = interleave(1 if quick else 11, lambda: daemon.delivered_ns(n), lambda: nginx.h2load_ns(n))
+    yield compared("delivered message, 32 in flight over TLS / request of h2load", *pair, most=1.5)
 
 
-def full(host, apps=1, depth=300, **queue):
-    """A daemon whose queues are full for the first minute, and that sends nothing."""
-    return Measured(host, daemon={"startup_hold": "60s"},
-                    queue={"max_age": "60s", "queue_max": depth, "queue_bytes": "512MiB"} | queue,
-                    apps={APP + i: {} for i in range(apps)})
-
-
-def refused_ns(daemon, lines, id=False, left=0, **shape):
-    # With more under way the daemon would discard replies that are not fetched in time.
-    told = daemon.write(lines, id=id, left=left, window=1000 if id else 0, **shape)
-    assert told["dropped"] == lines - left if id else told["rejected"] == 1, told
-    return told["cpu_ns"] / lines
-
-
-def parse_ns(times, id=False):
-    command = [TOOLS / "bench_parse", times, APP, LINE, int(id)]
-    told = subprocess.run(list(map(str, command)), preexec_fn=on(MEASURED), stdout=subprocess.PIPE, check=True)
-    return float(told.stdout)
-
-
-def bench_refused(arguments):
-    n = 20_000 if arguments.quick else 200_000
-    for overflow in ("newest", "oldest"):
-        for id in (False, True):
-            with fresh_host() as host:
-                daemon = full(host, overflow=overflow)
-                daemon.write(300)
-                left = 300 if id and overflow == "oldest" else 0
-                pair = interleave(lambda: refused_ns(daemon, n, id, left), lambda: parse_ns(n, id=id), arguments.runs)
-            show(f"refused line / cJSON, overflow={overflow}{', id' if id else ''}", pair, 1.5)
-
-
-def bench_many(arguments):
-    for apps, rooms, window in ((10_000, 1, 64), (1, 100_000, 64), (10_000, 1, 50_000), (1, 100_000, 100_000)):
-        n = 2000 if arguments.quick else max(20_000, window)
-        keys = UNLIMITED | {"max_age": "60s", "queue_max": 1_000_000}
+def refused(quick):
+    n = 5000 if quick else 200_000
+    for overflow, id in (("newest", False), ("newest", True), ("oldest", False), ("oldest", True)):
+        left = 300 if overflow == "oldest" and id else 0
         with fresh_host() as host:
-            nginx = Nginx(host)
-            many = Measured(host, upstream=nginx.upstream, apps={APP + i: keys for i in range(apps)},
-                            queue={"queue_bytes": "512MiB"})
-            one = Measured(host, upstream=nginx.upstream, app=keys, queue={"queue_bytes": "512MiB"})
-            pair = interleave(lambda: delivered_ns(many, n, apps=apps, rooms=rooms, window=window),
-                              lambda: delivered_ns(one, n, window=window), arguments.runs)
-        show(f"delivered, {apps} AppIDs, {rooms} rooms, {window} queued / one", pair, 1.2)
-    for apps, rooms in ((10_000, 1), (1, 100_000)):
-        depth = max(apps, rooms)
-        n = max(depth, 20_000 if arguments.quick else 200_000)
+            daemon = full(host, overflow=overflow)
+            daemon.write(300)
+            pair = interleave(1 if quick else 11, lambda: daemon.refused_ns(n, id, left), lambda: parse_ns(n, id))
+        what = "refused line" if overflow == "newest" else "line that displaces the oldest"
+        asked = "" if overflow == "newest" and not id else None
+        yield compared(f"{what}{', with a reply' if id else ''}, {LINE} bytes / cJSON", *pair,
+                       most=1.5 if asked == "" else None)
+
+
+def told(apps, rooms):
+    return f"{apps:,} AppIDs".replace(",", " ") if apps > 1 else f"{rooms:,} rooms".replace(",", " ")
+
+
+def many(quick):
+    for apps, rooms in ((MANY_APPS, 1), (1, MANY_ROOMS)):
+        yield from many_delivered(quick, apps, rooms)
+    for apps, rooms in ((MANY_APPS, 1), (1, MANY_ROOMS)):
+        yield many_refused(quick, apps, rooms)
+
+
+def many_delivered(quick, apps, rooms):
+    """With little that waits, and where something waits for each."""
+    with fresh_host() as host:
+        nginx = Nginx(host)
+        many = Measured(host, upstream=nginx.upstream, queue=PATIENT, apps={APP + i: UNLIMITED for i in range(apps)})
+        one = Measured(host, upstream=nginx.upstream, queue=PATIENT, app=UNLIMITED)
+        for window in (64, max(apps, rooms)):
+            n = 2000 if quick else max(20_000, window)
+            pair = interleave(
+                1 if quick else 7 if window == 64 else 5,
+                lambda: many.delivered_ns(n, min(window, n), apps=apps, rooms=rooms),
+                lambda: one.delivered_ns(n, min(window, n)),
+            )
+            waiting = "" if window == 64 else ", each with one waiting"
+            yield compared(f"delivered, {told(apps, rooms)}{waiting} / one", *pair, most=1.2)
+
+
+def many_refused(quick, apps, rooms):
+    depth = max(apps, rooms)
+    n = max(depth, 5000 if quick else 200_000)
+    with fresh_host() as host:
+        many, one = full(host, apps=apps, depth=depth), full(host, depth=depth)
+        many.write(depth, apps=apps, rooms=rooms)
+        one.write(depth)
+        pair = interleave(1 if quick else 11, lambda: many.refused_ns(n, apps=apps, rooms=rooms),
+                          lambda: one.refused_ns(n))
+    return compared(f"refused, {told(apps, rooms)}, each queue full / one", *pair, most=1.2)
+
+
+def memory(quick):
+    n = 20_000 if quick else 200_000
+    for rooms, most in ((1, 200), (n, None)):
         with fresh_host() as host:
-            one = full(host, depth=depth, overflow="newest")
-            many = full(host, apps=apps, depth=depth // apps, overflow="newest")
-            one.write(depth)
-            many.write(depth, apps=apps, rooms=rooms)
-            pair = interleave(lambda: refused_ns(many, n, apps=apps, rooms=rooms), lambda: refused_ns(one, n),
-                              arguments.runs)
-        show(f"refused, {apps} AppIDs, {rooms} rooms / one", pair, 1.2)
+            daemon = full(host, depth=2 * n)
+            daemon.write(1000)  # what a first line takes is taken
+            before = daemon.resident()
+            daemon.write(n, rooms=rooms)
+            each = (daemon.resident() - before) / n
+        yield Row(f"queued message in memory{'' if rooms == 1 else ', each in a room of its own'} / its text",
+                  f"{each:.0f} B", f"{TEXT} B", f"+ {each - TEXT:.0f} B", "",
+                  *(most and (f"+ {most} B", "yes" if each - TEXT <= most else "no") or ()))
 
 
-def profile(daemon, work, seconds=8):
-    """Where the daemon's time goes while work() is done again and again."""
-    data = daemon.host.directory / "perf.data"
-    command = ["perf", "record", "-q", "-F", "4000", "-p", str(daemon.pid), "-o", str(data)]
-    with subprocess.Popen(command, preexec_fn=die_with_the_tests, stderr=subprocess.DEVNULL) as perf:
+def idle(quick):
+    """Wakings are counted between two of those that the watchdog is told of."""
+    writers, notes = (50, 2) if quick else (1000, 10)
+    with fresh_host() as host:
+        nginx = Nginx(host)
+        watchdog = host.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        watchdog.bind(str(host.directory / "notify"))
+        watchdog.settimeout(30)
+        environment = {"NOTIFY_SOCKET": str(host.directory / "notify"), "WATCHDOG_USEC": "4000000"}
+        daemon = Measured(host, upstream=nginx.upstream, app=UNLIMITED, environment=environment)
+        daemon.delivered_ns(1000)  # so that there are connections that could need care
+        connected = [daemon.connect() for _ in range(writers)]
+        eventually(lambda: daemon.control("status")["clients"] == writers, "the writers to be taken in")
+        counted = []
+        if has_systemd():
+            for expected in (1, notes):
+                for _ in range(expected):
+                    while b"WATCHDOG=1" not in watchdog.recv(4096):
+                        pass
+                time.sleep(0.2)
+                counted.append(daemon.wakeups())
+            wakings = counted[1] - counted[0]
+        else:
+            counted = [daemon.wakeups(), time.sleep(20), daemon.wakeups()]
+            wakings, notes = counted[2] - counted[0], 0
+        resident = daemon.resident() / 2**20
+        del connected
+    yield Row(f"idle with {writers} writers for {notes * 2 or 20} s: wakings / of the watchdog", str(wakings),
+              str(notes), f"+ {wakings - notes}", "", "+ 0", "yes" if wakings <= notes else "no")
+    yield Row("the same: memory resident", f"{resident:.1f} MiB", "", "", "", "16 MiB",
+              "yes" if resident <= 16 else "no")
+
+
+def lone(quick):
+    yield lone_beside(100 if quick else 1500)
+    for part in (50, 95):
+        yield lone_paced(part, 20 if quick else 20 * part)
+    yield lone_refused(50 if quick else 1000)
+
+
+def times_of(text, what="ours"):
+    return [int(line.split("\t")[1]) for line in text.splitlines() if line.startswith(what)]
+
+
+def lone_beside(times):
+    port = free_port()
+    with fresh_host() as host:
+        daemon = Measured(host, upstream={"url": f"http://127.0.0.1:{port}/"}, app=UNLIMITED)
+        text = tool("lone", "beside", daemon.socket, port, times, MEASURED)
+        daemon.written += times
+    ours, reference = times_of(text), times_of(text, "reference")
+    more = Spread.of([(a - b) / 1000 for a, b in zip(ours, reference)])
+    median = (statistics.median(ours) - statistics.median(reference)) / 1000
+    return Row("lone message, line written to request on the wire / bare libcurl",
+               *(f"{statistics.median(values) / 1000:.0f} µs" for values in (ours, reference)),
+               f"+ {median:.0f} µs", f"{more.low:.0f} to {more.high:.0f}", "+ 100 µs", "yes" if median <= 100 else "no")
+
+
+def lone_paced(part, times):
+    """At N = 100, the default; the lines come at random, as from independent writers."""
+    port = free_port()
+    with fresh_host() as host:
+        daemon = Measured(host, upstream={"url": f"http://127.0.0.1:{port}/"}, app={"room_rate": 0})
+        values = times_of(tool("lone", "paced", daemon.socket, port, times, part))
+        daemon.written += times
+    return latency(f"line written to request on the wire, at {part} % of N = 100", values)
+
+
+def lone_refused(times):
+    with fresh_host() as host:
+        daemon = full(host)
+        daemon.write(300)
+        values = times_of(tool("lone", "refused", daemon.socket, free_port(), times))
+        daemon.written += times
+    return latency("line written to reply, refused", values)
+
+
+def latency(work, values):
+    values = sorted(values)
+    spread = Spread.of(values)
+    return Row(work, f"{spread.median / 1000:.0f} µs", "", "", f"{spread.low / 1000:.0f} to {spread.high / 1000:.0f}",
+               f"99 %: {values[len(values) * 99 // 100] / 1000:.0f} µs")
+
+
+ROWS = {"delivered": delivered, "refused": refused, "many": many, "memory": memory, "idle": idle, "lone": lone}
+
+
+# Where the time goes.
+
+
+def profile(daemon, work, seconds):
+    """Lists the daemon's processor time by function while work() is done again and again."""
+    data = str(daemon.host.directory / "perf.data")
+    command = ["perf", "record", "-q", "-F", "4000", "-p", str(daemon.pid), "-o", data]
+    with subprocess.Popen(command, preexec_fn=die_with_the_tests) as perf:
         begun = time.monotonic()
         while time.monotonic() < begun + seconds:
             work()
         perf.send_signal(2)
+    listed = []
     for keys in ("dso", "dso,symbol"):
-        told = subprocess.run(["perf", "report", "-q", "--stdio", "-i", str(data), "--sort", keys, "--percent-limit", "0.5"],
-                              capture_output=True, text=True, check=True)
-        print("\n".join(line.rstrip() for line in told.stdout.splitlines() if line.strip()))
-        print()
+        command = ["perf", "report", "-q", "--stdio", "-i", data, "--sort", keys, "--percent-limit", "0.5"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True)
+        listed += [line.rstrip(" -") for line in told.stdout.splitlines() if line.strip()] + [""]
+    return "\n".join(listed)
 
 
-def profile_delivered():
+def profile_delivered(seconds, **shape):
+    apps = shape.get("apps", 1)
     with fresh_host() as host:
-        daemon = Measured(host, upstream=Nginx(host).upstream, app=UNLIMITED)
-        delivered_ns(daemon, 20_000)
-        profile(daemon, lambda: delivered_ns(daemon, 50_000))
+        daemon = Measured(host, upstream=Nginx(host).upstream, queue=PATIENT,
+                          apps={APP + i: UNLIMITED for i in range(apps)})
+        daemon.delivered_ns(20_000, **shape)
+        return profile(daemon, lambda: daemon.delivered_ns(50_000, **shape), seconds)
 
 
-def profile_refused(apps=1, rooms=1, id=False):
-    depth = max(apps, rooms, 300)
+def profile_refused(seconds, overflow="newest", id=False, **shape):
+    depth = max(300, *shape.values())
     with fresh_host() as host:
-        daemon = full(host, apps=apps, depth=depth // apps, overflow="newest")
-        daemon.write(depth, apps=apps, rooms=rooms)
-        profile(daemon, lambda: refused_ns(daemon, 2_000_000, apps=apps, rooms=rooms, id=id))
+        daemon = full(host, apps=shape.get("apps", 1), depth=depth, overflow=overflow)
+        daemon.write(depth, **shape)
+        left = 300 if overflow == "oldest" and id else 0
+        return profile(daemon, lambda: daemon.refused_ns(1_000_000, id, left, **shape), seconds)
 
 
 PROFILES = {
     "delivered": profile_delivered,
-    "refused": profile_refused,
-    "refused-id": lambda: profile_refused(id=True),
-    "refused-apps": lambda: profile_refused(apps=10_000),
-    "refused-rooms": lambda: profile_refused(rooms=100_000),
+    "delivered-apps": lambda seconds: profile_delivered(seconds, apps=MANY_APPS, window=MANY_APPS),
+    "delivered-rooms": lambda seconds: profile_delivered(seconds, rooms=MANY_ROOMS, window=MANY_ROOMS),
+    "refused": lambda seconds: profile_refused(seconds, apps=1),
+    "refused-reply": lambda seconds: profile_refused(seconds, id=True, apps=1),
+    "refused-apps": lambda seconds: profile_refused(seconds, apps=MANY_APPS),
+    "refused-rooms": lambda seconds: profile_refused(seconds, rooms=MANY_ROOMS),
+    "displacing": lambda seconds: profile_refused(seconds, overflow="oldest", apps=1),
 }
-BENCHES = {"delivered": bench_delivered, "refused": bench_refused, "many": bench_many}
+
+
+# The program.
+
+
+def version(*command):
+    told = subprocess.run(command, capture_output=True, text=True)
+    return (told.stdout + told.stderr).splitlines()[0].strip()
+
+
+def surroundings():
+    """What the figures depend on."""
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    yield f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} processors, Linux {platform.release()}"
+    yield f"{version(BARRAGED, '--version')}, built with {os.environ.get('BUILD', 'unknown options')}"
+    yield f"{version('curl-config', '--version')}, {version('h2load', '--version')}, {version('nginx', '-v')}"
+    yield "load average {:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
+
+
+def table(names, quick):
+    show(HEAD)
+    rows = []
+    for name in names:
+        for row in ROWS[name](quick):
+            rows.append(row)
+            show(row)
+    return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=BENCHES)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--profile", choices=PROFILES)
+    parser.add_argument("--only", choices=ROWS, help="these rows alone")
+    parser.add_argument("--quick", action="store_true", help="small and once: shows that it works, not what it costs")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the table as tab-separated values too")
+    parser.add_argument("--profile", choices=PROFILES,
+                        help="list the processor time of some work by function; needs perf, and root for it")
+    parser.add_argument("--seconds", type=float, default=10, help="how long for (10)")
+    parser.add_argument("--growth", type=Path, metavar="DIR",
+                        help="measure how the cost of a message grows, some ten minutes; writes DIR/growth.tsv")
     arguments = parser.parse_args()
+    about = list(surroundings())
+    print("\n".join(about), end="\n\n", flush=True)
     if arguments.profile:
-        PROFILES[arguments.profile]()
-        return
-    for name in [arguments.only] if arguments.only else BENCHES:
-        BENCHES[name](arguments)
+        print(PROFILES[arguments.profile](arguments.seconds))
+    elif arguments.growth:
+        growth.save(arguments.growth / "growth.tsv", growth.measure(arguments.quick), about)
+    else:
+        rows = table([arguments.only] if arguments.only else ROWS, arguments.quick)
+        if arguments.save:
+            lines = [*(f"# {line}" for line in about), *("\t".join(row) for row in [HEAD, *rows])]
+            arguments.save.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
