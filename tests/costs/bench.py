@@ -177,6 +177,18 @@ def idle(quick):
               str(notes), f"+ {wakings - notes}", "", "+ 0", "yes" if wakings <= notes else "no")
     yield Row("the same: memory resident", f"{resident:.1f} MiB", "", "", "", "16 MiB",
               "yes" if resident <= 16 else "no")
+    yield Row("the same after 256 were in flight at once", f"{crowded_memory(writers):.1f} MiB", "", "", "")
+
+
+def crowded_memory(writers):
+    """Connections, and handles of libcurl, are kept for the next such crowd."""
+    with fresh_host() as host:
+        daemon = Measured(host, upstream=Nginx(host, 256).upstream, app=UNLIMITED)
+        daemon.delivered_ns(20_000, window=1000)
+        connected = [daemon.connect() for _ in range(writers)]
+        eventually(lambda: daemon.control("status")["clients"] == writers, "the writers to be taken in")
+        del connected
+        return daemon.resident() / 2**20
 
 
 def lone(quick):

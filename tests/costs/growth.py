@@ -2,6 +2,7 @@
 """How the cost of one message grows: with AppIDs, rooms, clients, what is queued, and the length of the line."""
 
 import contextlib
+import statistics
 
 from measure import APP, PATIENT, UNLIMITED, Measured, Nginx, Spread, fresh_host, full, interleave
 
@@ -59,17 +60,22 @@ def refused(name, quick):
             daemon = full(host, apps=apps, depth=depth, max_clients=65536)
             order = order_of(name, point)
             daemon.write(depth, **{key: value for key, value in order.items() if key != "clients"})
-            lines = 10_000 if quick else 200_000
+            lines = 10_000 if quick else 1_000_000 if name == "clients" else 200_000
             measures.append(lambda d=daemon, n=lines, o=order: d.refused_ns(n, **o))
         return interleave(1 if quick else ROUNDS, *measures)
+
+
+def steadied(series):
+    """The machine is not as fast in one round as in another: each point is taken as a multiple of its round's first."""
+    first = statistics.median(series[0])
+    return [Spread.of([first * value / beside for value, beside in zip(values, series[0])]) for values in series]
 
 
 def measure(quick):
     """(series, point, work, Spread in ns), in this order."""
     for name, points in SERIES.items():
         for work in (delivered, refused):
-            for point, values in zip(points, work(name, quick)):
-                spread = Spread.of(values)
+            for point, spread in zip(points, steadied(work(name, quick))):
                 print(f"{work.__name__:10} {point:7} {name:8} {spread.median / 1000:7.3f} µs  "
                       f"{spread.low / 1000:.3f} to {spread.high / 1000:.3f}", flush=True)
                 yield name, point, work.__name__, spread

@@ -10,8 +10,8 @@
  * followed by one that is refused on the spot, and the daemon is through when that has
  * been told.
  *
- * All that can be done before the clock starts is done before: the lines are made and the
- * connections stand.
+ * All that can be done before the clock starts is done before: the lines are made, and
+ * each connection has seen a line refused.
  */
 #include <err.h>
 #include <errno.h>
@@ -37,7 +37,7 @@
 /* As many whatever their shape, so that it makes no difference to the caches. */
 #define LINES_LEAST 100000
 
-static const char last_line[] = "{}\n"; /* it has no RoomId */
+static const char nonsense[] = "{}\n"; /* it has no RoomId, and so is refused on the spot */
 
 struct client {
 	int fd;
@@ -93,6 +93,16 @@ static int dial(const char *path)
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
 		err(EX_OSERR, "%s", path);
 	return fd;
+}
+
+/* The daemon has taken the client in when it has answered. */
+static void greet(int fd)
+{
+	char reply[REPLY_MOST];
+
+	if (send(fd, nonsense, strlen(nonsense), MSG_NOSIGNAL) < 0 ||
+	    recv(fd, reply, sizeof(reply), 0) <= 0)
+		err(EX_PROTOCOL, "the first line");
 }
 
 static void watch(struct writer *w, struct client *c, int operation)
@@ -160,7 +170,7 @@ static void client_write(struct writer *w, struct client *c)
 		advance(w, c, sent);
 	}
 	if (!full && c->written == c->most && !w->order.id && !c->ended) {
-		full = send_bytes(c, last_line, strlen(last_line), &sent);
+		full = send_bytes(c, nonsense, strlen(nonsense), &sent);
 		c->ended = !full;
 	}
 	c->waits = full;
@@ -251,6 +261,8 @@ static void connect_all(struct writer *w, const char *path)
 		c->most = lines * (i + 1) / w->order.clients - lines * i / w->order.clients;
 		watch(w, c, EPOLL_CTL_ADD);
 	}
+	for (size_t i = 0; i < w->order.clients; i++)
+		greet(w->clients[i].fd);
 }
 
 static size_t number(const char *text)
