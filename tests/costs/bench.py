@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Measure what the daemon costs, each thing beside its reference in the same minutes.
 
-Without options: all rows of the table, in some six minutes. Ratios are of processor time, which other load on the
+Without options: all rows of the table, in some five minutes. Ratios are of processor time, which other load on the
 machine changes little, and both sides alike; the times of the lone message are by the clock, so a machine that has
 nothing else to do is needed for those.
 
@@ -17,11 +17,14 @@ nothing else to do is needed for those.
 import argparse
 import os
 import platform
+import re
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,11 +73,11 @@ def compared(work, ours, reference, most=None):
 
 
 def delivered(quick):
-    n = 2000 if quick else 20_000
+    n = 2000 if quick else 10_000
     with fresh_host() as host:
         nginx = Nginx(host)
         daemon = Measured(host, upstream=nginx.upstream, app=UNLIMITED)
-        pair = interleave(1 if quick else 11, lambda: daemon.delivered_ns(n), lambda: nginx.h2load_ns(n))
+        pair = interleave(1 if quick else 25, lambda: daemon.delivered_ns(n), lambda: nginx.h2load_ns(n))
     yield compared("delivered message, 32 in flight over TLS / request of h2load", *pair, most=1.5)
 
 
@@ -85,7 +88,7 @@ def refused(quick):
         with fresh_host() as host:
             daemon = full(host, overflow=overflow)
             daemon.write(300)
-            pair = interleave(1 if quick else 11, lambda: daemon.refused_ns(n, id, left), lambda: parse_ns(n, id))
+            pair = interleave(1 if quick else 15, lambda: daemon.refused_ns(n, id, left), lambda: parse_ns(n, id))
         what = "refused line" if overflow == "newest" else "line that displaces the oldest"
         asked = "" if overflow == "newest" and not id else None
         yield compared(f"{what}{', with a reply' if id else ''}, {LINE} bytes / cJSON", *pair,
@@ -110,9 +113,9 @@ def many_delivered(quick, apps, rooms):
         many = Measured(host, upstream=nginx.upstream, queue=PATIENT, apps={APP + i: UNLIMITED for i in range(apps)})
         one = Measured(host, upstream=nginx.upstream, queue=PATIENT, app=UNLIMITED)
         for window in (64, max(apps, rooms)):
-            n = 2000 if quick else max(20_000, window)
+            n = 2000 if quick else max(10_000, window)
             pair = interleave(
-                1 if quick else 7 if window == 64 else 5,
+                1 if quick else 15 if window == 64 else 7,
                 lambda: many.delivered_ns(n, min(window, n), apps=apps, rooms=rooms),
                 lambda: one.delivered_ns(n, min(window, n)),
             )
@@ -127,7 +130,7 @@ def many_refused(quick, apps, rooms):
         many, one = full(host, apps=apps, depth=depth), full(host, depth=depth)
         many.write(depth, apps=apps, rooms=rooms)
         one.write(depth)
-        pair = interleave(1 if quick else 11, lambda: many.refused_ns(n, apps=apps, rooms=rooms),
+        pair = interleave(1 if quick else 15, lambda: many.refused_ns(n, apps=apps, rooms=rooms),
                           lambda: one.refused_ns(n))
     return compared(f"refused, {told(apps, rooms)}, each queue full / one", *pair, most=1.2)
 
@@ -249,20 +252,30 @@ ROWS = {"delivered": delivered, "refused": refused, "many": many, "memory": memo
 
 
 def profile(daemon, work, seconds):
-    """Lists the daemon's processor time by function while work() is done again and again."""
+    """The daemon's processor time by function while work() is done again and again: (percent, where, function)."""
     data = str(daemon.host.directory / "perf.data")
     command = ["perf", "record", "-q", "-F", "4000", "-p", str(daemon.pid), "-o", data]
     with subprocess.Popen(command, preexec_fn=die_with_the_tests) as perf:
         begun = time.monotonic()
         while time.monotonic() < begun + seconds:
             work()
-        perf.send_signal(2)
-    listed = []
-    for keys in ("dso", "dso,symbol"):
-        command = ["perf", "report", "-q", "--stdio", "-i", data, "--sort", keys, "--percent-limit", "0.5"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True)
-        listed += [line.rstrip(" -") for line in told.stdout.splitlines() if line.strip()] + [""]
-    return "\n".join(listed)
+        perf.send_signal(signal.SIGINT)
+    command = ["perf", "report", "-q", "--stdio", "-i", data, "--sort", "dso,symbol"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^\s+([\d.]+)%\s+(\S+)\s+\[.\] (\S+)", listed, re.MULTILINE)
+    return [(float(percent), where.strip("[]").split(".")[0], function) for percent, where, function in found]
+
+
+def show_profile(found):
+    places = Counter()
+    for percent, where, _ in found:
+        places[where] += percent
+    for where, percent in places.most_common():
+        print(f"{percent:6.1f} %  {where}")
+    print()
+    for percent, where, function in found:
+        if percent >= 0.5 and not function.startswith("0x"):  # Debian's libcurl does not tell its functions
+            print(f"{percent:6.1f} %  {where:12} {function}")
 
 
 def profile_delivered(seconds, **shape):
@@ -323,12 +336,18 @@ def table(names, quick):
     return rows
 
 
+def save(path, about, lines):
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([*(f"# {line}" for line in about), *lines]) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, help="these rows alone")
     parser.add_argument("--quick", action="store_true", help="small and once: shows that it works, not what it costs")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the table as tab-separated values too")
-    parser.add_argument("--profile", choices=PROFILES,
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the table, or the profile, as tab-separated values too")
+    parser.add_argument("--profile", choices=[*PROFILES, "all"],
                         help="list the processor time of some work by function; needs perf, and root for it")
     parser.add_argument("--seconds", type=float, default=10, help="how long for (10)")
     parser.add_argument("--growth", type=Path, metavar="DIR",
@@ -337,14 +356,19 @@ def main():
     about = list(surroundings())
     print("\n".join(about), end="\n\n", flush=True)
     if arguments.profile:
-        print(PROFILES[arguments.profile](arguments.seconds))
+        profiles = []
+        for name in PROFILES if arguments.profile == "all" else [arguments.profile]:
+            found = PROFILES[name](arguments.seconds)
+            print(f"{name}:\n")
+            show_profile(found)
+            print(flush=True)
+            profiles += ["\t".join([name, str(percent), *where]) for percent, *where in found if percent >= 0.02]
+        save(arguments.save, about, ["work\tpercent\twhere\tfunction", *profiles])
     elif arguments.growth:
-        growth.save(arguments.growth / "growth.tsv", growth.measure(arguments.quick), about)
+        save(arguments.growth / "growth.tsv", about, growth.measure(arguments.quick))
     else:
         rows = table([arguments.only] if arguments.only else ROWS, arguments.quick)
-        if arguments.save:
-            lines = [*(f"# {line}" for line in about), *("\t".join(row) for row in [HEAD, *rows])]
-            arguments.save.write_text("\n".join(lines) + "\n")
+        save(arguments.save, about, ["\t".join(row) for row in [HEAD, *rows]])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """How the cost of one message grows: with AppIDs, rooms, clients, what is queued, and the length of the line."""
 
-import contextlib
 import statistics
 
 from measure import APP, PATIENT, UNLIMITED, Measured, Nginx, Spread, fresh_host, full, interleave
@@ -72,19 +71,11 @@ def steadied(series):
 
 
 def measure(quick):
-    """(series, point, work, Spread in ns), in this order."""
+    """The lines of the file."""
+    yield "series\tpoint\twork\tlow_ns\tmedian_ns\thigh_ns"
     for name, points in SERIES.items():
         for work in (delivered, refused):
             for point, spread in zip(points, steadied(work(name, quick))):
                 print(f"{work.__name__:10} {point:7} {name:8} {spread.median / 1000:7.3f} µs  "
                       f"{spread.low / 1000:.3f} to {spread.high / 1000:.3f}", flush=True)
-                yield name, point, work.__name__, spread
-
-
-def save(path, results, about):
-    lines = [*(f"# {line}" for line in about), "series\tpoint\twork\tlow_ns\tmedian_ns\thigh_ns"]
-    for name, point, work, spread in results:
-        lines.append("\t".join([name, str(point), work, *(f"{ns:.1f}" for ns in spread)]))
-    with contextlib.suppress(FileExistsError):
-        path.parent.mkdir(parents=True)
-    path.write_text("\n".join(lines) + "\n")
+                yield "\t".join([name, str(point), work.__name__, *(f"{ns:.1f}" for ns in spread)])

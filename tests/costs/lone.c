@@ -327,7 +327,7 @@ static void refused(int fd, size_t times)
 
 int main(int argc, char **argv)
 {
-	struct server s = { 0 };
+	static struct server s; /* its thread outlives this function */
 	size_t times;
 	int fd;
 
