@@ -31,8 +31,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import (  # noqa: E402
-    APP, BARRAGED, LINE, MEASURED, PATIENT, UNLIMITED, Measured, Nginx, Spread, die_with_the_tests, eventually,
-    fresh_host, free_port, full, interleave, parse_ns, tool,
+    APP, BARRAGED, LINE, MEASURED, NGINX_PROGRAM, PATIENT, UNLIMITED, Measured, Nginx, Spread,
+    die_with_the_tests, eventually, fresh_host, free_port, full, interleave, parse_ns, tool,
 )
 import growth  # noqa: E402
 from support import has_systemd  # noqa: E402
@@ -311,9 +311,12 @@ PROFILES = {
 # The program.
 
 
-def version(*command):
-    told = subprocess.run(command, capture_output=True, text=True)
-    return (told.stdout + told.stderr).splitlines()[0].strip()
+def version(program, option):
+    try:
+        told = subprocess.run([program, option], capture_output=True, text=True)
+        return (told.stdout + told.stderr).splitlines()[0].strip()
+    except FileNotFoundError:
+        return f"no {program}"
 
 
 def surroundings():
@@ -322,7 +325,7 @@ def surroundings():
                 if line.startswith("model name")), platform.machine())
     yield f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} processors, Linux {platform.release()}"
     yield f"{version(BARRAGED, '--version')}, built with {os.environ.get('BUILD', 'unknown options')}"
-    yield f"{version('curl-config', '--version')}, {version('h2load', '--version')}, {version('nginx', '-v')}"
+    yield f"{version('curl-config', '--version')}, {version('h2load', '--version')}, {version(NGINX_PROGRAM, '-v')}"
     yield "load average {:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
 
 

@@ -121,6 +121,7 @@ def full(host, apps=1, depth=300, overflow="newest", **daemon):
                     apps={APP + i: {} for i in range(apps)})
 
 
+NGINX_PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 NGINX = """
 daemon off;
 master_process off;
@@ -171,11 +172,10 @@ class Nginx:
     """TLS 1.3, connections that are kept, and always the same answer."""
 
     def __init__(self, host, max_in_flight=IN_FLIGHT):
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
         self.port = free_port()
         make_certificates(host.directory, "good")
         config = host.write("nginx.conf", NGINX.format(port=self.port, answer=ANSWER))
-        command = [program, "-p", host.directory, "-c", config, "-e", "stderr"]
+        command = [NGINX_PROGRAM, "-p", host.directory, "-c", config, "-e", "stderr"]
         self.process = subprocess.Popen(command, preexec_fn=on(REST))
         host.stack.callback(self.end)
         eventually(lambda: is_listening(self.port), "nginx listens")
