@@ -15,6 +15,7 @@ nothing else to do is needed for those.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import re
@@ -251,31 +252,69 @@ ROWS = {"delivered": delivered, "refused": refused, "many": many, "memory": memo
 # Where the time goes.
 
 
-def profile(daemon, work, seconds):
-    """The daemon's processor time by function while work() is done again and again: (percent, where, function)."""
+class Share(NamedTuple):
+    """Percent of the time, or how often for one message or line."""
+
+    share: float
+    where: str
+    function: str
+
+
+def profile(daemon, work, n, seconds):
+    """The daemon's processor time by function while work() is done again and again, and system calls of its `n`."""
+    return times(daemon, work, seconds) + calls(daemon, work, n)
+
+
+@contextlib.contextmanager
+def perf(*arguments):
+    with subprocess.Popen(["perf", *arguments], preexec_fn=die_with_the_tests) as process:
+        time.sleep(0.5)  # it does not tell when it has begun
+        yield
+        process.send_signal(signal.SIGINT)
+
+
+def times(daemon, work, seconds):
     data = str(daemon.host.directory / "perf.data")
-    command = ["perf", "record", "-q", "-F", "4000", "-p", str(daemon.pid), "-o", data]
-    with subprocess.Popen(command, preexec_fn=die_with_the_tests) as perf:
-        begun = time.monotonic()
+    begun = time.monotonic()
+    with perf("record", "-q", "-F", "4000", "-p", str(daemon.pid), "-o", data):
         while time.monotonic() < begun + seconds:
             work()
-        perf.send_signal(signal.SIGINT)
     command = ["perf", "report", "-q", "--stdio", "-i", data, "--sort", "dso,symbol"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^\s+([\d.]+)%\s+(\S+)\s+\[.\] (\S+)", listed, re.MULTILINE)
-    return [(float(percent), where.strip("[]").split(".")[0], function) for percent, where, function in found]
+    shares = Counter()
+    for percent, where, function in found:
+        if function.startswith("0x"):  # Debian's libcurl, for one, does not tell its functions
+            function = "(without a name)"
+        elif float(percent) < 0.2:
+            function = "(smaller ones)"
+        shares[where.strip("[]").split(".")[0], function.split("@")[0]] += float(percent)
+    return [Share(percent, *where) for where, percent in shares.most_common()]
+
+
+def calls(daemon, work, n):
+    data = daemon.host.directory / "perf.calls"
+    with perf("trace", "-s", "-p", str(daemon.pid), "-o", str(data)):
+        work()
+    found = re.findall(r"^\s+(\w+)\s+(\d+)\s+\d+\s+\d", data.read_text(), re.MULTILINE)
+    return [Share(int(times) / n, "system call", function) for function, times in found]
 
 
 def show_profile(found):
+    called = [share for share in found if share.where == "system call"]
+    timed = [share for share in found if share not in called]
     places = Counter()
-    for percent, where, _ in found:
+    for percent, where, _ in timed:
         places[where] += percent
     for where, percent in places.most_common():
         print(f"{percent:6.1f} %  {where}")
     print()
-    for percent, where, function in found:
-        if percent >= 0.5 and not function.startswith("0x"):  # Debian's libcurl does not tell its functions
+    for percent, where, function in timed:
+        if percent >= 0.5:
             print(f"{percent:6.1f} %  {where:12} {function}")
+    print("\nSystem calls for one:")
+    for number, _, function in called:
+        print(f"{number:8.4f}  {function}")
 
 
 def profile_delivered(seconds, **shape):
@@ -284,7 +323,8 @@ def profile_delivered(seconds, **shape):
         daemon = Measured(host, upstream=Nginx(host).upstream, queue=PATIENT,
                           apps={APP + i: UNLIMITED for i in range(apps)})
         daemon.delivered_ns(20_000, **shape)
-        return profile(daemon, lambda: daemon.delivered_ns(50_000, **shape), seconds)
+        n = max(50_000, shape.get("window", 0))
+        return profile(daemon, lambda: daemon.delivered_ns(n, **shape), n, seconds)
 
 
 def profile_refused(seconds, overflow="newest", id=False, **shape):
@@ -293,7 +333,8 @@ def profile_refused(seconds, overflow="newest", id=False, **shape):
         daemon = full(host, apps=shape.get("apps", 1), depth=depth, overflow=overflow)
         daemon.write(depth, **shape)
         left = 300 if overflow == "oldest" and id else 0
-        return profile(daemon, lambda: daemon.refused_ns(1_000_000, id, left, **shape), seconds)
+        n = 1_000_000
+        return profile(daemon, lambda: daemon.refused_ns(n, id, left, **shape), n, seconds)
 
 
 PROFILES = {
@@ -365,8 +406,8 @@ def main():
             print(f"{name}:\n")
             show_profile(found)
             print(flush=True)
-            profiles += ["\t".join([name, str(percent), *where]) for percent, *where in found if percent >= 0.02]
-        save(arguments.save, about, ["work\tpercent\twhere\tfunction", *profiles])
+            profiles += ["\t".join([name, f"{share:.5g}", *where]) for share, *where in found if share >= 0.001]
+        save(arguments.save, about, ["work\tshare\twhere\tfunction", *profiles])
     elif arguments.growth:
         save(arguments.growth / "growth.tsv", about, growth.measure(arguments.quick))
     else:

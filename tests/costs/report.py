@@ -8,7 +8,8 @@ All of it comes from the files in docs/performance/. What stands in the document
 
 import re
 import sys
-from collections import defaultdict
+import textwrap
+from collections import Counter, defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -154,23 +155,46 @@ PLACES = {"kernel": "kernel", "libcurl": "libcurl", "libc": "libc", "libcrypto":
           "barraged": "barraged"}
 
 
+def read_profile(calls):
+    """{work: [row]}, of the time or of the system calls."""
+    found = defaultdict(list)
+    for row in read("profile.tsv")[1]:
+        if (row["where"] == "system call") == calls:
+            found[row["work"]].append(row | {"share": float(row["share"])})
+    return found
+
+
+def entry(work, said):
+    return textwrap.fill(f"- {work}: {', '.join(said)}", 120, subsequent_indent="  ", break_on_hyphens=False)
+
+
 def block_places():
     """Where the time goes, by work."""
-    shares = defaultdict(lambda: defaultdict(float))
-    for row in read("profile.tsv")[1]:
-        shares[row["work"]][PLACES.get(row["where"], "others")] += float(row["percent"])
     columns = [*dict.fromkeys(PLACES.values()), "others"]
-    return table_of([["work", *columns],
-                     *([work, *(f"{of[column]:.0f} %" for column in columns)] for work, of in shares.items())])
+    table = [["work", *columns]]
+    for work, rows in read_profile(calls=False).items():
+        shares = Counter()
+        for row in rows:
+            shares[PLACES.get(row["where"], "others")] += row["share"]
+        table.append([work, *(f"{shares[column]:.0f} %" for column in columns)])
+    return table_of(table)
 
 
 def block_functions():
     """The first of those that have a name."""
-    found = defaultdict(list)
-    for row in read("profile.tsv")[1]:
-        if not row["function"].startswith("0x"):
-            found[row["work"]].append(f"`{row['function']}` {float(row['percent']):.1f} %")
-    return "\n".join(f"- {work}: {', '.join(functions[:12])}" for work, functions in found.items())
+    said = []
+    for work, rows in read_profile(calls=False).items():
+        named = [row for row in rows if not row["function"].startswith("(")]
+        said.append(entry(work, [f"`{row['function']}` {row['share']:.1f} %" for row in named[:12]]))
+    return "\n".join(said)
+
+
+def block_calls():
+    works = read_profile(calls=True)
+    return "\n".join(
+        entry(work, [f"{row['share']:.2g} `{row['function']}`" for row in works[work] if row["share"] > 0.005])
+        for work in ("delivered", "refused", "refused-reply")
+    )
 
 
 BLOCKS = {
@@ -179,6 +203,7 @@ BLOCKS = {
     "throughput": block_throughput,
     "places": block_places,
     "functions": block_functions,
+    "calls": block_calls,
 } | {f"by {series}": lambda series=series: block_of_growth(series) for series in AXES}
 
 
