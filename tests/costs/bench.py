@@ -105,6 +105,7 @@ def many(quick):
         yield from many_delivered(quick, apps, rooms)
     for apps, rooms in ((MANY_APPS, 1), (1, MANY_ROOMS)):
         yield many_refused(quick, apps, rooms)
+    yield scraped(100 if quick else MANY_APPS)
 
 
 def many_delivered(quick, apps, rooms):
@@ -134,6 +135,21 @@ def many_refused(quick, apps, rooms):
         pair = interleave(1 if quick else 15, lambda: many.refused_ns(n, apps=apps, rooms=rooms),
                           lambda: one.refused_ns(n))
     return compared(f"refused, {told(apps, rooms)}, each queue full / one", *pair, most=1.2)
+
+
+def scraped(apps):
+    """Nothing else is done meanwhile, so that the time matters too."""
+    with fresh_host() as host:
+        daemon = full(host, apps=apps, depth=apps)
+        daemon.write(apps, apps=apps)
+        taken = []
+        for _ in range(5):
+            before = daemon.cpu_ns()
+            daemon.control("metrics")
+            taken.append(daemon.cpu_ns() - before)
+    spread = Spread.of(taken)
+    return Row(f"metrics of {told(apps, 1)} by the control socket, for each", f"{spread.median / apps / 1000:.1f} µs", "",
+               f"{spread.median / 1e6:.0f} ms", f"{spread.low / 1e6:.0f} to {spread.high / 1e6:.0f} ms")
 
 
 def memory(quick):

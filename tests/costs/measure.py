@@ -16,6 +16,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +95,10 @@ class Measured(Daemon):
         told = self.write(lines, id=id, left=left, window=1000 if id else 0, **order)
         assert told["dropped"] == lines - left if id else told["rejected"] == order.get("clients", 1), told
         return told["cpu_ns"] / lines
+
+    def cpu_ns(self):
+        """What clock_getcpuclockid() would give, were it here."""
+        return time.clock_gettime_ns(~self.pid << 3 | 2)
 
     def wakeups(self):
         """How often its threads have gone to sleep."""

@@ -6,6 +6,7 @@ All of it comes from the files in docs/performance/. What stands in the document
 <!-- end --> is made here; the rest is written by hand.
 """
 
+import math
 import re
 import sys
 import textwrap
@@ -63,10 +64,11 @@ def thousands(n):
 
 
 class Chart(Picture):
-    def panel(self, left, axis, title, points, limited):
-        """Steps between the points are equal, whatever they are: nearly all series grow tenfold."""
-        def x(i):
-            return left + LEFT + 24 + i * (PANEL - LEFT - 48) / (len(points) - 1)
+    def panel(self, left, axis, title, points, scale, limited):
+        first, last = scale(points[0][0]), scale(points[-1][0])
+
+        def x(point):
+            return left + LEFT + 24 + (scale(point) - first) / (last - first) * (PANEL - LEFT - 48)
 
         def y(value):
             return HEIGHT - BOTTOM - value / highest * (HEIGHT - TOP - BOTTOM)
@@ -81,25 +83,26 @@ class Chart(Picture):
         for i in range(round(highest / step) + 1):
             self.add(f'<path d="M{left + LEFT} {y(i * step):.1f}H{right}" class="{"grid" if i else "axis"}"/>')
             self.text(left + LEFT - 6, y(i * step) + 4, f"{i * step:.4g}", anchor="end")
-        for i, (point, *_) in enumerate(points):
-            self.text(x(i), HEIGHT - BOTTOM + 16, thousands(point), anchor="middle")
+        for point, *_ in points:
+            self.text(x(point), HEIGHT - BOTTOM + 16, thousands(point), anchor="middle")
         self.text((left + LEFT + right) / 2, HEIGHT - BOTTOM + 34, axis, anchor="middle")
         if limited:
             self.add(f'<path d="M{left + LEFT} {y(limit):.1f}H{right}" class="limit dashed"/>')
             self.text(right, y(limit) - 4, f"{LIMIT} × one", anchor="end")
-        up = [f"{x(i):.1f} {y(high):.1f}" for i, (_, _, _, high) in enumerate(points)]
-        down = [f"{x(i):.1f} {y(low):.1f}" for i, (_, low, _, _) in enumerate(points)][::-1]
+        up = [f"{x(point):.1f} {y(high):.1f}" for point, _, _, high in points]
+        down = [f"{x(point):.1f} {y(low):.1f}" for point, low, _, _ in points][::-1]
         self.add(f'<path d="M{"L".join(up + down)}Z" class="c0 fill" opacity=".25"/>')
-        line = "L".join(f"{x(i):.1f} {y(median):.1f}" for i, (_, _, median, _) in enumerate(points))
+        line = "L".join(f"{x(point):.1f} {y(median):.1f}" for point, _, median, _ in points)
         self.add(f'<path d="M{line}" class="c0"/>')
-        for i, (_, _, median, _) in enumerate(points):
-            self.add(f'<circle cx="{x(i):.1f}" cy="{y(median):.1f}" r="2.5" class="c0 fill"/>')
+        for point, _, median, _ in points:
+            self.add(f'<circle cx="{x(point):.1f}" cy="{y(median):.1f}" r="2.5" class="c0 fill"/>')
 
 
 def chart(series, works):
     picture = Chart()
     for i, (work, points) in enumerate(works.items()):
-        picture.panel(GAP / 2 + i * (PANEL + GAP), AXES[series], WORKS[work], points, series in LIMITED)
+        scale = float if series == "bytes" else math.log10
+        picture.panel(GAP / 2 + i * (PANEL + GAP), AXES[series], WORKS[work], points, scale, series in LIMITED)
     return picture.svg(WIDTH, HEIGHT, f"Processor time for a message by {AXES[series]}")
 
 
