@@ -32,8 +32,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import (  # noqa: E402
-    APP, BARRAGED, LINE, MEASURED, NGINX_PROGRAM, PATIENT, UNLIMITED, Measured, Nginx, Spread,
-    die_with_the_tests, eventually, fresh_host, free_port, full, interleave, parse_ns, tool,
+    APP, BARRAGED, LINE, MEASURED, NGINX_PROGRAM, PATIENT, UNLIMITED, Full, Measured, Nginx, Spread,
+    die_with_the_tests, eventually, fresh_host, free_port, interleave, parse_ns, tool,
 )
 import growth  # noqa: E402
 from support import has_systemd  # noqa: E402
@@ -87,13 +87,13 @@ def refused(quick):
     for overflow, id in (("newest", False), ("newest", True), ("oldest", False), ("oldest", True)):
         left = 300 if overflow == "oldest" and id else 0
         with fresh_host() as host:
-            daemon = full(host, overflow=overflow)
+            daemon = Full(host, overflow=overflow)
             daemon.write(300)
             pair = interleave(1 if quick else 15, lambda: daemon.refused_ns(n, id, left), lambda: parse_ns(n, id))
         what = "refused line" if overflow == "newest" else "line that displaces the oldest"
-        asked = "" if overflow == "newest" and not id else None
+        judged = overflow == "newest" and not id
         yield compared(f"{what}{', with a reply' if id else ''}, {LINE} bytes / cJSON", *pair,
-                       most=1.5 if asked == "" else None)
+                       most=1.5 if judged else None)
 
 
 def told(apps, rooms):
@@ -129,7 +129,7 @@ def many_refused(quick, apps, rooms):
     depth = max(apps, rooms)
     n = max(depth, 5000 if quick else 200_000)
     with fresh_host() as host:
-        many, one = full(host, apps=apps, depth=depth), full(host, depth=depth)
+        many, one = Full(host, apps=apps, depth=depth), Full(host, depth=depth)
         many.write(depth, apps=apps, rooms=rooms)
         one.write(depth)
         pair = interleave(1 if quick else 15, lambda: many.refused_ns(n, apps=apps, rooms=rooms),
@@ -140,7 +140,7 @@ def many_refused(quick, apps, rooms):
 def scraped(apps):
     """Nothing else is done meanwhile, so that the time matters too."""
     with fresh_host() as host:
-        daemon = full(host, apps=apps, depth=apps)
+        daemon = Full(host, apps=apps, depth=apps)
         daemon.write(apps, apps=apps)
         taken = []
         for _ in range(5):
@@ -156,7 +156,7 @@ def memory(quick):
     n = 20_000 if quick else 200_000
     for rooms, most in ((1, 200), (n, None)):
         with fresh_host() as host:
-            daemon = full(host, depth=2 * n)
+            daemon = Full(host, depth=2 * n)
             daemon.write(1000)  # what a first line takes is taken
             before = daemon.resident()
             daemon.write(n, rooms=rooms)
@@ -248,7 +248,7 @@ def lone_paced(part, times):
 
 def lone_refused(times):
     with fresh_host() as host:
-        daemon = full(host)
+        daemon = Full(host)
         daemon.write(300)
         values = times_of(tool("lone", "refused", daemon.socket, free_port(), times))
         daemon.written += times
@@ -346,7 +346,7 @@ def profile_delivered(seconds, **shape):
 def profile_refused(seconds, overflow="newest", id=False, **shape):
     depth = max(300, *shape.values())
     with fresh_host() as host:
-        daemon = full(host, apps=shape.get("apps", 1), depth=depth, overflow=overflow)
+        daemon = Full(host, apps=shape.get("apps", 1), depth=depth, overflow=overflow)
         daemon.write(depth, **shape)
         left = 300 if overflow == "oldest" and id else 0
         n = 1_000_000

@@ -3,7 +3,7 @@
 
 import statistics
 
-from measure import APP, PATIENT, UNLIMITED, Measured, Nginx, Spread, fresh_host, full, interleave
+from measure import APP, PATIENT, UNLIMITED, Full, Measured, Nginx, Spread, fresh_host, interleave
 
 # What is on the axis: its points, and what a point means to the writer, to a daemon that sends and to one that is full.
 SERIES = {
@@ -56,7 +56,7 @@ def refused(name, quick):
         for point in SERIES[name]:
             depth = {"queued": point, "AppIDs": 10_000, "rooms": 100_000}.get(name, 300)
             apps = point if name == "AppIDs" else 1
-            daemon = full(host, apps=apps, depth=depth, max_clients=65536)
+            daemon = Full(host, apps=apps, depth=depth, max_clients=65536)
             order = order_of(name, point)
             daemon.write(depth, **{key: value for key, value in order.items() if key != "clients"})
             lines = 10_000 if quick else 1_000_000 if name == "clients" else 200_000

@@ -117,13 +117,23 @@ class Measured(Daemon):
         lines = counts.pop("lines")
         fates = sum(n for name, n in counts.items() if name == "sent" or "/" in name)
         assert lines == fates == self.written, f"{self.written} lines were written: {told}"
+        return counts
 
 
-def full(host, apps=1, depth=300, overflow="newest", **daemon):
-    """A daemon with queues to be filled, that sends nothing for its first minute and lets nothing expire before."""
-    return Measured(host, daemon={"startup_hold": "60s", "drain_timeout": 0} | daemon,
-                    queue=PATIENT | {"queue_max": depth // apps, "overflow": overflow},
-                    apps={APP + i: {} for i in range(apps)})
+class Full(Measured):
+    """One with queues to be filled, of `depth` messages altogether.
+
+    It sends nothing for its first minute, and lets nothing expire before. All must be over by then.
+    """
+
+    def __init__(self, host, apps=1, depth=300, overflow="newest", **daemon):
+        super().__init__(host, daemon={"startup_hold": "60s", "drain_timeout": 0} | daemon,
+                         queue=PATIENT | {"queue_max": depth // apps, "overflow": overflow},
+                         apps={APP + i: {} for i in range(apps)})
+
+    def finish(self):
+        counts = super().finish()
+        assert set(counts) <= {"dropped/queue_full", "dropped/shutdown", "rejected/invalid", "replies_lost"}, counts
 
 
 NGINX_PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
