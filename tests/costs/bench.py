@@ -148,8 +148,9 @@ def scraped(apps):
             daemon.control("metrics")
             taken.append(daemon.cpu_ns() - before)
     spread = Spread.of(taken)
-    return Row(f"metrics of {told(apps, 1)} by the control socket, for each", f"{spread.median / apps / 1000:.1f} µs", "",
-               f"{spread.median / 1e6:.0f} ms", f"{spread.low / 1e6:.0f} to {spread.high / 1e6:.0f} ms")
+    return Row(f"metrics of {told(apps, 1)} by the control socket, for each",
+               f"{spread.median / apps / 1000:.1f} µs", "", f"{spread.median / 1e6:.0f} ms",
+               f"{spread.low / 1e6:.0f} to {spread.high / 1e6:.0f} ms")
 
 
 def memory(quick):
@@ -233,7 +234,8 @@ def lone_beside(times):
     median = (statistics.median(ours) - statistics.median(reference)) / 1000
     return Row("lone message, line written to request on the wire / bare libcurl",
                *(f"{statistics.median(values) / 1000:.0f} µs" for values in (ours, reference)),
-               f"+ {median:.0f} µs", f"{more.low:.0f} to {more.high:.0f}", "+ 100 µs", "yes" if median <= 100 else "no")
+               f"+ {median:.0f} µs", f"{more.low:.0f} to {more.high:.0f}", "+ 100 µs",
+               "yes" if median <= 100 else "no")
 
 
 def lone_paced(part, times):
@@ -406,7 +408,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, help="these rows alone")
     parser.add_argument("--quick", action="store_true", help="small and once: shows that it works, not what it costs")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the table, or the profile, as tab-separated values too")
+    parser.add_argument("--save", type=Path, metavar="FILE",
+                        help="write the table, or the profile, as tab-separated values too")
     parser.add_argument("--profile", choices=[*PROFILES, "all"],
                         help="list the processor time of some work by function; needs perf, and root for it")
     parser.add_argument("--seconds", type=float, default=10, help="how long for (10)")

@@ -20,7 +20,8 @@ struct lines_shape {
 	size_t least; /* lines to make */
 };
 
-/* As many as asked for or some more, a multiple of both, so that writing them again and again is fair to each AppID and room:
- * they come in an order that is random, but always the same. */
+/* As many as asked for or some more, a multiple of both, so that writing them again and again
+ * is fair to each AppID and room. These come in an order that is random, but always the
+ * same. */
 void lines_make(struct lines *l, const struct lines_shape *shape);
 void lines_free(struct lines *l);

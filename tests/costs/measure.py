@@ -167,7 +167,7 @@ ANSWER = ('{"Code":0,"Message":"success","RequestId":"2237080460466033406",'
 
 
 def target(line):
-    """The daemon's request for a line of so many bytes, but for the values: what h2load asks for, byte for byte as much."""
+    """What h2load asks for: as long as what the daemon asks for when it has read a line of so many bytes."""
     text = line - len('{"id":"0000000","AppId":1234567890,"RoomId":"room-000000","UserId":"user-000000",'
                       '"UserName":"观众000000","MessageContent":""}\n'.encode())
     content = "%E4%B8%BB" * (text // 3) + "%21" * (text % 3)

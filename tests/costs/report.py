@@ -139,9 +139,10 @@ def block_throughput():
     (sent,) = (value for work, value in found.items() if work.startswith("delivered message"))
     (refused,) = (value for work, value in found.items() if work.startswith("refused line, 215"))
     a_second = 1e6 / microseconds(sent)
-    return (f"At {sent} for a message one processor sends some {thousands(round(a_second, -3))[:-4]} thousand a second: "
-            f"the limits of {a_second / 100:.0f} AppIDs at 100 a second each. At {refused} it refuses "
-            f"{1 / microseconds(refused):.1f} million lines a second.")
+    return textwrap.fill(
+        f"At {sent} for a message one processor sends some {a_second / 1000:.0f} thousand a second: the limits of "
+        f"{a_second / 100:.0f} AppIDs at 100 a second each. At {refused} it refuses {1 / microseconds(refused):.1f} "
+        "million lines a second.", 120)
 
 
 def block_of_growth(series):
@@ -151,7 +152,7 @@ def block_of_growth(series):
         first, last = points[0], points[-1]
         said.append(f"{work} {first[2]:.3g} → {last[2]:.3g} µs (× {last[2] / first[2]:.2f})")
     from_to = f"From {thousands(points[0][0])} to {thousands(points[-1][0])} {AXES[series]}: {', '.join(said)}."
-    return f"![Cost by {AXES[series]}](images/{image_of(series).name})\n\n{from_to}"
+    return f"![Cost by {AXES[series]}](images/{image_of(series).name})\n\n{textwrap.fill(from_to, 120)}"
 
 
 PLACES = {"kernel": "kernel", "libcurl": "libcurl", "libc": "libc", "libcrypto": "OpenSSL", "libssl": "OpenSSL",
