@@ -1581,6 +1581,8 @@ class Sandbox:
     and pid.
     """
 
+    program = __file__
+
     def __init__(self, **options):
         self.arguments = [argument for name, value in options.items() for argument in self.flags(name, value)]
         self.process = None
@@ -1596,7 +1598,7 @@ class Sandbox:
         return [f"{flag}={item}" for item in values]
 
     def __enter__(self):
-        command = [sys.executable, __file__, "--with-stdin", *self.arguments]
+        command = [sys.executable, self.program, "--with-stdin", *self.arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         ready = self.process.stdout.readline()
         if not ready:
