@@ -910,7 +910,7 @@ def first_gets(frames, close):
 
 
 def test_after_a_time_out_an_http2_connection_is_not_trusted_any_more(over_http2):
-    server, daemon = over_http2(first_gets(lambda stream: b"", False), timeout="300ms")
+    server, daemon = over_http2(first_gets(lambda stream: b"", False), timeout=some_ms(300))
     writer = daemon.connect()
     assert outcome(writer.ask(message(id=1))) == "timeout"
     assert outcome(writer.ask(message(id=2))) == "sent"
