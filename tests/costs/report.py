@@ -129,6 +129,11 @@ def block_table():
                                        for name, cell in row.items()] for row in rows)])
 
 
+def block_unmet():
+    unmet = [f"{row['work']} ({row['result']})" for row in read("table.tsv")[1] if row["met"] == "no"]
+    return textwrap.fill(f"Not met in this run: {'; '.join(unmet) or 'nothing'}.", 120)
+
+
 def microseconds(text):
     return float(text.removesuffix(" µs"))
 
@@ -204,6 +209,7 @@ def block_calls():
 BLOCKS = {
     "surroundings": block_surroundings,
     "table": block_table,
+    "unmet": block_unmet,
     "throughput": block_throughput,
     "places": block_places,
     "functions": block_functions,
