@@ -585,7 +585,10 @@ def test_endless_goes_on_and_ends_with_the_connection(sandbox, client):
 
 def test_slow_sends_single_bytes(sandbox, client):
     damaged(sandbox, client, "slow")
-    assert [client.socket.recv(65536) for _ in range(3)] == [b"H", b"T", b"T"]
+    pieces = [client.socket.recv(65536) for _ in range(12)]
+    assert b"".join(pieces).startswith(b"HTTP/1.1 200")
+    # Who is kept waiting finds some of them together.
+    assert [len(piece) for piece in pieces].count(1) >= 3
 
 
 def test_continue_forever_never_gets_to_the_answer(sandbox, client):
