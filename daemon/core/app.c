@@ -51,6 +51,11 @@ uint64_t app_rate(const struct app *app, uint64_t now)
 	return limit_at(&app->limit, app->config->rate, now);
 }
 
+uint64_t app_allotment(const struct app *app, uint64_t now)
+{
+	return app->config->rate;
+}
+
 enum app_state app_state(const struct app *app, uint64_t now)
 {
 	if (!app->config)

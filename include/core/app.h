@@ -86,6 +86,9 @@ void app_free(struct app *app);
 /* N in force (limit.h). */
 uint64_t app_rate(const struct app *app, uint64_t now);
 
+/* How many of its N tokens this host holds: all of them unless they are shared. */
+uint64_t app_allotment(const struct app *app, uint64_t now);
+
 enum app_state app_state(const struct app *app, uint64_t now);
 const char *app_state_name(enum app_state state);
 

@@ -16,6 +16,7 @@
 #include "core/reply.h"
 #include "core/request.h"
 #include "core/room.h"
+#include "core/shared.h"
 #include "core/sign.h"
 #include "core/upstream.h"
 #include "core/user.h"
@@ -80,6 +81,7 @@ struct scheduler {
 	struct list runnable; /* AppIDs that may be able to start something */
 	struct list crowded;  /* those that have their share of max_in_flight */
 
+	struct shared shared;
 	struct signer signer;
 	struct credit_estimate credit;
 	struct upstream upstream;
