@@ -74,6 +74,34 @@ uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint
 	return at;
 }
 
+uint64_t tokens_resting(const struct tokens *t, uint64_t now)
+{
+	uint32_t low = 0;
+	uint32_t high = t->cooling;
+
+	/* The first entry that is not at home: the ring is sorted. */
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (comes_home(entry_at(t, middle), 0) <= now)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return (uint64_t)t->held + t->cooling - low;
+}
+
+uint64_t tokens_rested_at(const struct tokens *t, uint64_t limit, uint64_t now)
+{
+	uint64_t resting = tokens_resting(t, now);
+
+	if (resting < limit)
+		return now;
+	if (t->held >= limit)
+		return NEVER;
+	return comes_home(entry_at(t, t->cooling - 1 - (limit - 1 - t->held)), 0);
+}
+
 /* Room for one entry more than are away, so that giving back cannot fail. */
 static int reserve(struct tokens *t)
 {

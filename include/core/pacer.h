@@ -8,7 +8,8 @@
 #include "core/base.h"
 
 struct pacer {
-	uint64_t level; /* what may be started at once, in ns of dripping */
+	uint64_t level; /* what may be started at once, in ns of dripping at @rate */
+	uint64_t rate;
 	uint64_t since; /* when level was last brought up to date */
 	bool busy;      /* messages have been waiting since then */
 };

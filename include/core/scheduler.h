@@ -129,9 +129,6 @@ void scheduler_complete(struct scheduler *s, struct request *r, const struct ans
 /* The server behind the transport is, or may be, another one than before. */
 void scheduler_upstream_changed(struct scheduler *s);
 
-/* The AppID's bucket has tokens again that it did not have when it was asked. */
-void scheduler_wake(struct scheduler *s, struct app *app);
-
 /* Stops or goes on starting messages of one AppID; they are taken in all the same. */
 void scheduler_pause(struct scheduler *s, struct app *app, bool paused);
 

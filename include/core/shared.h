@@ -9,6 +9,9 @@
 #include <stdint.h>
 
 #include "core/base.h"
+#include "core/heap.h"
+#include "core/lease.h"
+#include "core/list.h"
 
 /* The script that keeps the books in the engine, NUL-terminated: shared.lua. */
 extern const char shared_script[];
@@ -45,10 +48,74 @@ enum shared_state {
 	_SHARED_STATE_N
 };
 
+/* A call of a lease, or one of the host itself. */
+struct shared_host_call {
+	struct shared_sent sent;
+	enum shared_op {
+		SHARED_HELLO,
+		SHARED_BEAT,
+		SHARED_LEAVE
+	} op;
+};
+
+#define SHARED_LIFE 128
+
 /* Zeroed is SHARED_OFF. */
 struct shared {
-	enum shared_state state;
+	const struct config *config; /* borrowed */
+	char incarnation[24];        /* of this process */
+	uint64_t sequence;           /* of the last call */
+	uint64_t settle;             /* after what time nothing is under way or resting, ns */
+
+	/* The connection. */
+	bool up;
+	bool stuck;
+	char run_id[64];
+	uint64_t hello_at; /* when to say hello; NEVER: said */
+	uint64_t beat_at;
+	struct shared_host_call call; /* one at a time */
+	struct list sent;             /* of struct shared_sent, the oldest first */
+
+	/* What the engine knows of us, and we of it. */
+	char life[SHARED_LIFE]; /* "": it never knew us */
+	bool joined;            /* it has a record of us, as far as we know */
+	bool taken;
+	bool in_touch;
+	bool has_grown;       /* out of touch for so long that shares are used in full */
+	uint64_t lease_until; /* in touch: until then, unless an answer comes */
+	uint64_t grows_at;
+	uint64_t shares_at; /* when to ask for shares: from then on the others know our name */
+	uint64_t heard;     /* the engine's time at the last whole call, ms */
+	uint64_t greatest;  /* of everybody's settle, ms */
+	char *members;      /* names of those who share when they are cut off */
+
+	struct list leases; /* of struct lease, in each of these */
+	struct list noted;  /* something happened to them in this turn */
+	struct list active; /* what they want may not be what was told */
+	struct list changed;
+	struct heap timers; /* of leases: when one is due */
+	size_t n_unsaid;    /* leases */
+
+	bool leaving;
+	bool left;
 };
+
+/* For the scheduler. */
+
+void shared_init(struct shared *s);
+void shared_deinit(struct shared *s);
+
+/* Puts @c in force; @incarnation is random. lease_configure() follows for each AppID. */
+void shared_configure(struct shared *s, const struct config *c, uint64_t incarnation, uint64_t now);
+
+/* The next lease that holds more than before, or that has ended; NULL: none. */
+struct lease *shared_pop_changed(struct shared *s, uint64_t now);
+
+/* Looks at what happened in this turn. */
+void shared_plan(struct shared *s, uint64_t now);
+
+/* When the shares may be used in full, though nobody says a word; NEVER. */
+uint64_t shared_grows_at(const struct shared *s, uint64_t now);
 
 /* For the edge. It connects whenever shared_state() is not SHARED_OFF, loads the script,
  * subscribes to the channels and learns the server's run_id (INFO server) before it says

@@ -38,6 +38,13 @@ uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint
 /* How many tokens are away: held, or not yet at home. */
 uint64_t tokens_away(struct tokens *t, uint64_t credit, uint64_t now);
 
+/* How many tokens have not come home by any measure: held, or answered less than a window
+ * ago, whatever the credit. */
+uint64_t tokens_resting(const struct tokens *t, uint64_t now);
+
+/* When fewer than @limit will be resting; NEVER: not before some are given back. */
+uint64_t tokens_rested_at(const struct tokens *t, uint64_t limit, uint64_t now);
+
 /* Gives back a token that was taken. @answered: its own answer came, so that the credit
  * applies; else (timed out, reset, aborted) it may still be counted from now on. */
 void tokens_give(struct tokens *t, bool answered, uint64_t now);

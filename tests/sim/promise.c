@@ -182,6 +182,8 @@ static uint64_t app_start_at(const struct host *h, struct app *app)
 	at = max_u64(app->held_until, app->limit.held_until);
 	at = max_u64(at, purse_ready_at(&h->purses[app->app_id], rate, least_credit(h)));
 	at = max_u64(at, pacer_ready_at(&pacer, rate, c->burst, h->sim->now));
+	if (app->pacer.rate > rate) /* N has grown: what it dripped since then comes on top */
+		at = max_u64(at, h->sim->now + SEC / rate);
 	if (at == NEVER)
 		return NEVER;
 	list_for_each (node, &app->rooms) {

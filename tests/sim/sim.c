@@ -1073,9 +1073,7 @@ void sim_run(struct sim *sim, uint64_t for_ns)
 static bool has_tokens_away(const struct sim *sim, const struct scheduler *s)
 {
 	for (size_t i = 0; i < s->n_apps; i++) {
-		const struct bucket *b = s->apps[i]->bucket;
-
-		if (b->ops->home_at(b) > sim->now)
+		if (tokens_home_at(&s->apps[i]->tokens) > sim->now)
 			return true;
 	}
 	return false;
