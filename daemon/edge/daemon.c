@@ -35,6 +35,7 @@
 #include "edge/listener.h"
 #include "edge/log.h"
 #include "edge/notify.h"
+#include "edge/redis.h"
 #include "edge/transfer.h"
 
 /* Rounds of "start, let libcurl act" in one turn; what is left is done in the next. */
@@ -79,6 +80,7 @@ struct daemon {
 	struct intake *intake;
 	struct control *control;       /* NULL: there is none */
 	struct exposition *exposition; /* likewise */
+	struct redis *redis;           /* NULL: there has been no [shared] yet */
 	enum phase phase;
 	struct checks checks;
 	uv_fs_event_t folder; /* of our socket */
@@ -246,8 +248,13 @@ static void end_if_done(struct daemon *d)
 			return;
 		d->phase = PHASE_FLUSHING;
 		uv_timer_start(&d->phase_timer, on_phase_over, FLUSH_MS, 0);
+		/* What other hosts may have at once would come to them by itself only when this
+		 * one had been silent for long. */
+		if (d->redis)
+			redis_leave(d->redis, clock_now());
 	}
-	if (d->phase == PHASE_FLUSHING && !intake_has_replies(d->intake))
+	if (d->phase == PHASE_FLUSHING && !intake_has_replies(d->intake) &&
+	    (!d->redis || redis_has_left(d->redis, clock_now())))
 		stop_loop(d);
 }
 
@@ -282,6 +289,8 @@ static void turn(void *arg)
 		next = scheduler_run(&d->scheduler, now);
 		again = transfers_turn(d->transfers);
 	}
+	if (d->redis)
+		next = min_u64(next, redis_turn(d->redis, now));
 	if (again)
 		next = now;
 	checks_run(&d->checks, &d->scheduler, &d->listener, now);
@@ -324,7 +333,8 @@ static void list_fixed_keys(const struct config *old, const struct config *new,
 /* Idle writers must not take the descriptors that messages need to go out. */
 static void limit_clients(struct daemon *d, const struct config *c)
 {
-	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS + DESCRIPTORS_SPARE;
+	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS + REDIS_DESCRIPTORS +
+		      DESCRIPTORS_SPARE;
 	struct rlimit limit;
 	size_t most;
 
@@ -341,6 +351,14 @@ static void limit_clients(struct daemon *d, const struct config *c)
 			most, c->max_clients, (unsigned long long)limit.rlim_cur, c->max_in_flight);
 }
 
+/* It connects only when the scheduler has something to share. */
+static int want_redis(struct daemon *d, const struct config *c)
+{
+	if (d->redis || !*c->redis)
+		return 0;
+	return redis_new(&d->redis, &d->loop, &d->scheduler.shared, c);
+}
+
 /* Puts a configuration in force, or leaves everything as it is. */
 static int put_in_force(struct daemon *d, const struct config *c)
 {
@@ -349,11 +367,15 @@ static int put_in_force(struct daemon *d, const struct config *c)
 
 	if (r < 0)
 		return r;
-	r = scheduler_configure(&d->scheduler, c, clock_now());
+	r = want_redis(d, c);
+	if (r == 0)
+		r = scheduler_configure(&d->scheduler, c, clock_now());
 	if (r < 0) {
 		transfers_discard(change);
 		return r;
 	}
+	if (d->redis)
+		redis_configure(d->redis, c);
 	transfers_apply(d->transfers, change);
 	intake_configure(d->intake, c);
 	limit_clients(d, c);
@@ -534,6 +556,8 @@ static void shut_down(struct daemon *d)
 		log_info("stopping now");
 		scheduler_abort(&d->scheduler, clock_now());
 		intake_flush(d->intake);
+		if (d->redis) /* it is said, but not waited for that it was heard */
+			redis_leave(d->redis, clock_now());
 		stop_loop(d);
 		return;
 	}
@@ -742,6 +766,8 @@ static int start_parts(struct daemon *d)
 	if (r == 0)
 		r = scheduler_configure(&d->scheduler, d->config, now);
 	if (r == 0)
+		r = want_redis(d, d->config);
+	if (r == 0)
 		r = intake_new(&d->intake, &d->loop, &d->listener, &d->scheduler, d->config);
 	if (r == 0) {
 		intake_on_long_turn(d->intake, turn, d);
@@ -754,15 +780,16 @@ static int start_parts(struct daemon *d)
  * closed. */
 static bool stop_parts(struct daemon *d)
 {
-	bool closed = true;
+	bool closed;
 
 	exposition_close(d->exposition);
 	control_close(d->control);
 	if (d->intake)
 		intake_close(d->intake);
+	closed = redis_close(d->redis);
 	if (d->transfers) {
 		scheduler_deinit(&d->scheduler);
-		closed = transfers_close(d->transfers);
+		closed = transfers_close(d->transfers) && closed;
 	}
 	stop_handles(d);
 	uv_run(&d->loop, closed ? UV_RUN_DEFAULT : UV_RUN_NOWAIT);

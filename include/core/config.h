@@ -110,18 +110,22 @@ struct config {
 	struct queue_config queue;
 	/* [shared] */
 	char *redis; /* "": AppIDs are this host's own */
+	char *redis_user;
 	char *redis_password_file;
 	char *shared_prefix; /* of keys and channels, at most 64 bytes */
 	uint64_t shared_hosts;
 	uint64_t on_lost;  /* enum on_lost */
 	char *shared_name; /* this host's among them; the edge fills in the host's where it is "" */
+	/* The password, as an app_config's secret; NULL: none. Set by the edge, as the line. */
+	const char *redis_password;
+	unsigned redis_password_line;
 	/* [app …], in the order of the file, after config_finish() sorted by AppId */
 	struct app_config *apps;
 	size_t n_apps;
 	/* While it is read; config.c's own. */
 	struct {
 		int section;       /* enum config_section, or none */
-		unsigned lines[4]; /* where each section begins, 0: nowhere */
+		unsigned lines[5]; /* where each section begins, 0: nowhere */
 		uint64_t given;    /* bit per key */
 	} reading;
 };
