@@ -224,7 +224,7 @@ uint64_t shared_due(const struct shared *s, uint64_t now)
 	const struct heap_node *top = heap_top(&s->timers);
 	uint64_t at = s->in_touch ? s->lease_until : NEVER;
 
-	if (!s->up || !is_on(s))
+	if (!s->up || s->left || !is_on(s))
 		return at;
 	if (s->stuck)
 		return now;
@@ -299,6 +299,7 @@ static void call_host(struct shared *s, struct shared_call *c, enum shared_op op
 		return;
 	s->hello_at = NEVER;
 	put(c, "%" PRIu64, s->greatest);
+	put(c, "%" PRIu64, s->members_at);
 	c->members = s->members;
 }
 
@@ -528,6 +529,7 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 		memcpy(s->life, v[3].text, v[3].len);
 		s->life[v[3].len] = '\0';
 	}
+	s->members_at = positive(&v[1]);
 	ask(s, v[4].text, v[4].len);
 	return true;
 }
@@ -615,6 +617,9 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 void shared_poked(struct shared *s, const char *message, size_t len, uint64_t now)
 {
 	ask(s, message, len);
+	/* Somebody has come or gone: a beat tells who there is. */
+	if (len == 1 && *message == '*')
+		s->beat_at = min_u64(s->beat_at, now);
 	shared_plan(s, now);
 }
 

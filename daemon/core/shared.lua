@@ -193,10 +193,25 @@ local function begin_life()
   set_quiet(now + WAIT)
 end
 
-local function restore(names)
-  local most = math.max(greatest, tonumber(ARGV[10]))
-  local ends = tonumber(raw['#began']) + LEASE + DELAY + most
-  if now < quiet and ends > quiet then set_quiet(ends) end
+local function restore()
+  local most, at, names = math.max(greatest, tonumber(ARGV[10])), tonumber(ARGV[11]), ARGV[12] or ''
+  if now >= quiet then return end
+  set_quiet(math.max(quiet, tonumber(raw['#began']) + LEASE + DELAY + most))
+  -- Of two from the same life the later one knows who has said goodbye since then.
+  local of_life, of_time = (raw['#told'] or life .. ' 0'):match('(%S+) (%S+)')
+  if of_life ~= life then
+    of_life, at = '-', 0 -- from now on whoever somebody knows is one
+  elseif tonumber(of_time) < at then
+    for j, h in pairs(hosts) do
+      if h.incarnation == '-' and not (' ' .. names .. ' '):find(' ' .. j .. ' ', 1, true) then
+        redis.call('HDEL', hosts_key, j, '!' .. j)
+        hosts[j] = nil
+      end
+    end
+  else
+    return
+  end
+  set(hosts_key, '#told', of_life, at)
   for j in names:gmatch('%S+') do
     if j ~= name and not hosts[j] then
       hosts[j] = { incarnation = '-', sequence = 0, ['until'] = 0, settle = most, share = 1, heard = 0, state = 2,
@@ -220,7 +235,7 @@ local function hello()
   hosts[name] = h or { incarnation = incarnation, heard = 0, state = 0, joined = now, slower = 0 }
   -- In a life that it does not know, what it heard last says nothing of what is known of it here.
   if life ~= raw['#life'] then heard = 0 end
-  if not is_fresh and life ~= raw['#life'] then restore(ARGV[11] or '') end
+  if not is_fresh and life ~= raw['#life'] then restore() end
   touch()
   if not h then poke_all() end
   watch()

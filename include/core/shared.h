@@ -84,10 +84,11 @@ struct shared {
 	bool has_grown;       /* out of touch for so long that shares are used in full */
 	uint64_t lease_until; /* in touch: until then, unless an answer comes */
 	uint64_t grows_at;
-	uint64_t shares_at; /* when to ask for shares: from then on the others know our name */
-	uint64_t heard;     /* the engine's time at the last whole call, ms */
-	uint64_t greatest;  /* of everybody's settle, ms */
-	char *members;      /* names of those who share when they are cut off */
+	uint64_t shares_at;  /* when to ask for shares: from then on the others know our name */
+	uint64_t heard;      /* the engine's time at the last whole call, ms */
+	uint64_t greatest;   /* of everybody's settle, ms */
+	char *members;       /* names of those who share when they are cut off */
+	uint64_t members_at; /* the engine's time of that, ms */
 
 	struct list leases; /* of struct lease, in each of these */
 	struct list noted;  /* something happened to them in this turn */
