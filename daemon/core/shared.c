@@ -215,7 +215,7 @@ static bool is_on(const struct shared *s)
 /* Whether all has been said for the last time but for the last word itself. */
 static bool may_leave(const struct shared *s)
 {
-	return s->leaving && s->joined && list_is_empty(&s->leases);
+	return s->joined && list_is_empty(&s->leases) && (s->leaving || !*s->config->redis);
 }
 
 uint64_t shared_due(const struct shared *s, uint64_t now)
@@ -513,7 +513,12 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 			   size_t n, uint64_t now)
 {
 	if (s->call.op == SHARED_LEAVE) {
-		s->left = true;
+		/* A later configuration may have us join again. */
+		s->left = s->leaving;
+		s->joined = false;
+		s->in_touch = false;
+		s->grows_at = NEVER;
+		s->hello_at = now;
 		return true;
 	}
 	if (n != 6 || !v[3].is_text || v[3].len >= SHARED_LIFE || !v[4].is_text || !v[5].is_text ||
@@ -586,6 +591,8 @@ static bool on_ok(struct shared *s, struct shared_sent *sent, const struct share
 		is_good = on_sync_answer(s, sent->lease, v, n, now);
 	if (!is_good)
 		return false;
+	if (!s->joined) /* that was goodbye */
+		return true;
 	on_whole(s, sent, v);
 	/* Now it knows all. */
 	if (unsaid > 0 && s->n_unsaid == 0)
@@ -631,14 +638,14 @@ enum shared_state shared_state(const struct shared *s, uint64_t now)
 		return SHARED_TAKEN;
 	if (is_in_touch(s, now))
 		return SHARED_IN_TOUCH;
-	return *s->life ? SHARED_LOST : SHARED_JOINING;
+	return s->grows_at != NEVER ? SHARED_LOST : SHARED_JOINING;
 }
 
 const char *shared_state_name(enum shared_state state)
 {
 	static const char *const names[] = {
 		[SHARED_OFF] = "off",           [SHARED_JOINING] = "joining",
-		[SHARED_IN_TOUCH] = "in touch", [SHARED_LOST] = "lost",
+		[SHARED_IN_TOUCH] = "in_touch", [SHARED_LOST] = "lost",
 		[SHARED_TAKEN] = "taken",
 	};
 
