@@ -65,6 +65,13 @@ uint64_t app_limit(const struct app *app, uint64_t now)
 	return max_u64(allotment * rate / app->config->rate, 1);
 }
 
+uint64_t app_share(const struct app *app)
+{
+	if (app->lease.shared)
+		return app->lease.share;
+	return app->config ? app->config->rate : 0;
+}
+
 enum app_state app_state(const struct app *app, uint64_t now)
 {
 	if (!app->config)

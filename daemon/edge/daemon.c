@@ -320,6 +320,10 @@ static void list_fixed_keys(const struct config *old, const struct config *new,
 		{ "socket_group", strcmp(old->socket_group, new->socket_group) != 0 },
 		{ "control_socket", strcmp(old->control_socket, new->control_socket) != 0 },
 		{ "metrics_listen", strcmp(old->metrics_listen, new->metrics_listen) != 0 },
+		{ "prefix", old->redis[0] && new->redis[0] &&
+				    strcmp(old->shared_prefix, new->shared_prefix) != 0 },
+		{ "name", old->redis[0] && new->redis[0] &&
+				  strcmp(old->shared_name, new->shared_name) != 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
@@ -383,6 +387,40 @@ static int put_in_force(struct daemon *d, const struct config *c)
 	return 0;
 }
 
+/* Less than a message for each host cannot be divided: who asks for shares should know. */
+static void list_small_shares(const struct config *c, struct buffer *warnings)
+{
+	if (!*c->redis || c->on_lost != ON_LOST_SHARE)
+		return;
+	for (const struct app_config *a = c->apps; a < c->apps + c->n_apps; a++) {
+		if (a->shared && a->rate < c->shared_hosts)
+			buffer_printf(
+				warnings,
+				"app=%" PRIu32 " has a rate of %" PRIu64 " for %" PRIu64
+				" hosts: one that is cut off has no share, and sends nothing\n",
+				a->app_id, a->rate, c->shared_hosts);
+	}
+}
+
+static void swap_texts(char **a, char **b)
+{
+	char *text = *a;
+
+	*a = *b;
+	*b = text;
+}
+
+/* What a host is known by to the others is for its lifetime: under another name it would
+ * find its own tokens taken by a stranger. The configuration that is used from now on gets
+ * what is in force, and the old one, which ends, what was meant. */
+static void keep_identity(struct config *old, struct config *new)
+{
+	if (!*old->redis)
+		return;
+	swap_texts(&old->shared_prefix, &new->shared_prefix);
+	swap_texts(&old->shared_name, &new->shared_name);
+}
+
 /* Reads the configuration again. Returns 0 with lines in @warnings; or, with lines in
  * @errors, what configfile_load() returned or a negative errno. */
 static int reload(struct daemon *d, struct buffer *errors, struct buffer *warnings)
@@ -394,11 +432,16 @@ static int reload(struct daemon *d, struct buffer *errors, struct buffer *warnin
 
 	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, uv_hrtime() / NSEC_PER_USEC);
 	r = configfile_load(&config, &vault, d->path, false, errors);
-	if (r == 0)
-		r = put_in_force(d, config);
-	d->reload_failed = r != 0;
 	if (r == 0) {
 		list_fixed_keys(old, config, warnings);
+		list_small_shares(config, warnings);
+		keep_identity(old, config);
+		r = put_in_force(d, config);
+		if (r < 0)
+			keep_identity(old, config); /* back again */
+	}
+	d->reload_failed = r != 0;
+	if (r == 0) {
 		log_lines(LOG_LEVEL_WARNING, warnings);
 		d->reloaded_at = clock_wall();
 		d->config = config;
@@ -449,6 +492,15 @@ static void gather_facts(const struct daemon *d, struct facts *facts)
 		.clock_skew = transfers_clock_skew(d->transfers),
 		.clock_steps = d->checks.clock_steps,
 	};
+	if (d->redis) {
+		const struct redis_counts *redis = redis_counts(d->redis);
+
+		facts->shared_calls = redis->calls;
+		facts->shared_hints = redis->hints;
+		facts->shared_opened = redis->opened;
+		facts->shared_failed = redis->failed;
+		facts->shared_since = redis->since;
+	}
 }
 
 /* A member of that name: the lines as strings. */
@@ -755,6 +807,7 @@ static int start_watching(struct daemon *d)
 
 static int start_parts(struct daemon *d)
 {
+	_cleanup_(buffer_deinit) struct buffer warnings = { 0 };
 	uint64_t now = clock_now();
 	int r;
 
@@ -773,6 +826,8 @@ static int start_parts(struct daemon *d)
 		intake_on_long_turn(d->intake, turn, d);
 		limit_clients(d, d->config);
 	}
+	list_small_shares(d->config, &warnings);
+	log_lines(LOG_LEVEL_WARNING, &warnings);
 	return r == 0 ? start_watching(d) : r;
 }
 

@@ -28,6 +28,8 @@
  * - What is appended stays on the heap after it was sent, not wiped. A password is
  *   therefore sent past hiredis, from memory that is wiped.
  * - The reader takes in whatever the server sends, gigabytes if it says so: see REPLY_MOST.
+ *   For an array it has the memory ready before the elements come, and goes through all of
+ *   it when the connection ends, which takes seconds: see create_array().
  *
  * Whatever goes wrong, an error in place of a reply included, ends the connection, and a
  * new one begins with the script loaded again: no state to repair, and a server that
@@ -77,7 +79,16 @@
 /* "EVALSHA", the script's name, "2", the keys, the arguments, the members. */
 #define WORDS_MOST (3 + 2 + SHARED_ARGS + 1)
 
+/* A reply is a flat array of less than ten. */
+#define ELEMENTS_MOST 64
+
 #define SHA_LEN 40
+
+#if HIREDIS_MAJOR > 0
+typedef size_t n_elements;
+#else
+typedef int n_elements;
+#endif
 
 struct address {
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* "": over TCP */
@@ -124,13 +135,16 @@ struct redis {
 	bool is_named; /* the resolver knows the address's host */
 	struct line calls;
 	struct line hints;
-	char sha[SHA_LEN + 1]; /* the script's name */
+	redisReplyObjectFunctions making; /* of replies, by the reader */
+	void *(*make_array)(const redisReadTask *task, n_elements n); /* hiredis' own */
+	char sha[SHA_LEN + 1];                                        /* the script's name */
 	char run_id[64];
 	char own[SHARED_KEY]; /* channels */
 	char all[SHARED_KEY];
 	struct shared_value *values; /* of a reply */
 	size_t n_values;
-	enum shared_state state; /* last seen, and logged */
+	enum shared_state state; /* last seen */
+	enum shared_state told;  /* last logged */
 	uint64_t leave_by;       /* 0: not leaving */
 	unsigned watches;        /* not yet closed by libuv */
 	bool closing;
@@ -256,7 +270,7 @@ static void trouble(struct line *l, const char *format, ...)
 	va_start(args, format);
 	(void)vsnprintf(r->trouble, sizeof(r->trouble), format, args);
 	va_end(args);
-	r->counts.failures++;
+	r->counts.failed++;
 	if (log_permit(&r->troubles, &before, now))
 		log_warning("shared: the connection for %s to %s cannot be used: %s%s", l->name,
 			    r->config->redis, log_quote(r->trouble, strlen(r->trouble)).text,
@@ -441,6 +455,22 @@ static void keep_alive(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
 }
 
+static void *create_array(const redisReadTask *task, n_elements n)
+{
+	const struct redis *r = task->privdata;
+
+	return n > ELEMENTS_MOST ? NULL : r->make_array(task, n);
+}
+
+static void bound_replies(struct redis *r, redisReader *reader)
+{
+	r->making = *reader->fn;
+	r->make_array = r->making.createArray;
+	r->making.createArray = create_array;
+	reader->fn = &r->making;
+	reader->privdata = r;
+}
+
 static bool watch_line(struct line *l)
 {
 	struct watch *w = calloc(1, sizeof(*w));
@@ -487,6 +517,7 @@ static void connect_line(struct line *l, uint64_t now)
 		resolver_rotate(r->resolver);
 		return;
 	}
+	bound_replies(r, l->context->reader);
 	if (address)
 		keep_alive(l->context->fd);
 	l->phase = PHASE_CONNECTING;
@@ -636,10 +667,8 @@ static void send_calls(struct redis *r, uint64_t now)
 			n++;
 	}
 	r->counts.calls += n;
-	if (n > 0 && l->phase == PHASE_READY) {
-		r->counts.turns++;
+	if (n > 0 && l->phase == PHASE_READY)
 		flush(l);
-	}
 }
 
 /* The connection for hints. */
@@ -674,7 +703,7 @@ static void take_hint(struct line *l, const redisReply *reply, uint64_t now)
 	}
 	if (reply->element[2]->type != REDIS_REPLY_STRING)
 		return;
-	r->counts.pokes++;
+	r->counts.hints++;
 	shared_poked(r->shared, reply->element[2]->str, (size_t)reply->element[2]->len, now);
 }
 
@@ -687,31 +716,47 @@ static const struct {
 	[SHARED_OFF] = { LOG_LEVEL_INFO, "shared: no AppID's budget is shared any more" },
 	[SHARED_JOINING] = { LOG_LEVEL_INFO, "shared: not yet in touch; what is shared waits" },
 	[SHARED_IN_TOUCH] = { LOG_LEVEL_INFO, "shared: in touch" },
-	[SHARED_LOST] = { LOG_LEVEL_ERROR, "shared: out of touch" },
+	[SHARED_LOST] = { LOG_LEVEL_ERROR,
+			  "shared: out of touch; going on with this host's share" },
 	[SHARED_TAKEN] = { LOG_LEVEL_ERROR, "shared: another process goes by this host's name, and "
 					    "what is shared waits" },
 };
 
-static const char *lost_means(const struct config *c)
+/* A state that is not told because it was told a moment ago is told later, if it is still
+ * the state then: whoever reads the log's last word on it is not misled. */
+static bool may_tell(struct redis *r, bool changed, uint64_t *before, uint64_t now)
 {
-	return c->on_lost == ON_LOST_HOLD ? "; what is shared waits"
-					  : "; going on with this host's share";
+	struct log_limit *limit = &r->limits[r->state];
+
+	*before = 0;
+	if (r->state == r->told || (!changed && now < limit->next))
+		return false;
+	return log_permit(limit, before, now);
 }
 
 static void note_state(struct redis *r, uint64_t now)
 {
 	enum shared_state state = shared_state(r->shared, now);
+	_cleanup_(buffer_deinit) struct buffer line = { 0 };
+	bool changed = state != r->state;
 	uint64_t before;
 
-	if (state == r->state)
-		return;
+	if (changed)
+		r->counts.since = clock_wall();
 	r->state = state;
-	r->counts.since = clock_wall();
-	if (!log_permit(&r->limits[state], &before, now))
+	if (r->leave_by > 0) /* whoever leaves shares nothing any more, and has said so */
 		return;
-	log_line(state_lines[state].level, "%s%s: name=%s redis=%s%s", state_lines[state].sentence,
-		 state == SHARED_LOST ? lost_means(r->config) : "", r->config->shared_name,
-		 r->config->redis, log_repeats(before).text);
+	if (!may_tell(r, changed, &before, now))
+		return;
+	r->told = state;
+	buffer_puts(&line, state == SHARED_LOST && r->config->on_lost == ON_LOST_HOLD
+				   ? "shared: out of touch; what is shared waits"
+				   : state_lines[state].sentence);
+	buffer_printf(&line, ": name=%s redis=%s", r->config->shared_name, r->config->redis);
+	if (state == SHARED_LOST && *r->trouble)
+		buffer_printf(&line, " trouble=%s", log_quote(r->trouble, strlen(r->trouble)).text);
+	if (!line.failed)
+		log_line(state_lines[state].level, "%s%s", line.data, log_repeats(before).text);
 }
 
 /* Keeps a connection, or makes one. Returns when it wants to be looked at again. */

@@ -94,6 +94,9 @@ uint64_t app_allotment(const struct app *app, uint64_t now);
 /* How many may be away here at once: N in force, or as much of it as this host holds. */
 uint64_t app_limit(const struct app *app, uint64_t now);
 
+/* How many are kept for this host when it is cut off from those that it shares with. */
+uint64_t app_share(const struct app *app);
+
 enum app_state app_state(const struct app *app, uint64_t now);
 const char *app_state_name(enum app_state state);
 

@@ -16,12 +16,11 @@
 struct redis;
 
 struct redis_counts {
-	uint64_t calls;    /* of the script */
-	uint64_t turns;    /* in which some were sent, all in one write */
-	uint64_t pokes;    /* messages heard on the channels */
-	uint64_t opened;   /* connections */
-	uint64_t failures; /* of connections, in whatever phase */
-	int64_t since;     /* when the core's state changed last; Unix time, ns; 0: never */
+	uint64_t calls;  /* of the script */
+	uint64_t hints;  /* messages heard on the channels */
+	uint64_t opened; /* connections */
+	uint64_t failed; /* of connections, in whatever phase */
+	int64_t since;   /* when the core's state changed last; Unix time, ns; 0: never */
 };
 
 /* [shared] redis, which may be empty. Returns 0 or CONFIG_E_INVALID with @why filled. */
