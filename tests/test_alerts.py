@@ -72,6 +72,12 @@ FIRING = [
     Case("BarragedRepliesDiscarded", "warning", [series("barraged_replies_discarded_total", "0x4 1x20")], 6),
     Case("BarragedLogLinesLost", "warning", [series("barraged_log_lines_lost_total", "3x4 4x20")], 6),
     Case("BarragedSocketLost", "critical", [series("barraged_socket_lost", "0x4 1x5")], 7),
+    Case("BarragedSharedLost", "critical", [series("barraged_shared_state", "0x4 1x5", state="lost")], 7,
+         {"state": "lost"}),
+    Case("BarragedSharedLost", "critical", [series("barraged_shared_state", "1x9", state="joining")], 7,
+         {"state": "joining"}),
+    Case("BarragedSharedTaken", "critical", [series("barraged_shared_state", "0x4 1x5", state="taken")], 7,
+         {"state": "taken"}),
 ]
 
 QUIET = {
@@ -132,6 +138,15 @@ QUIET = {
     "BarragedSocketLost": {
         "it is there": ([series("barraged_socket_lost", "0x9")], 9),
         "replaced at once": ([series("barraged_socket_lost", "0x4 1 0x4")], 5),
+    },
+    "BarragedSharedLost": {
+        "in touch": ([series("barraged_shared_state", "1x9", state="in_touch")], 9),
+        "nothing is shared": ([series("barraged_shared_state", "1x9", state="off")], 9),
+        "back at once": ([series("barraged_shared_state", "0x4 1 0x4", state="lost")], 5),
+    },
+    "BarragedSharedTaken": {
+        "it is its own": ([series("barraged_shared_state", "0x9", state="taken")], 9),
+        "for a moment": ([series("barraged_shared_state", "0x4 1 0x4", state="taken")], 5),
     },
 }
 
