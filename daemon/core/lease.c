@@ -185,6 +185,15 @@ uint64_t lease_keeps(struct lease *l, uint64_t now)
 	return max_u64(l->target, min_u64(l->held, resting));
 }
 
+bool lease_is_concerned(struct lease *l, uint64_t now)
+{
+	if (l->target < l->held || l->share < share_wanted(l))
+		return true;
+	/* Somebody may want his share of it; or there may be more. Idle AppIDs, of which there
+	 * may be thousands, have nothing to say. */
+	return l->held > l->share || lease_want(l, now) > l->held;
+}
+
 /* When it can return a token. */
 static uint64_t returns_at(struct lease *l, uint64_t now)
 {

@@ -25,7 +25,7 @@ static void drip(struct pacer *p, uint64_t burst, uint64_t now)
 	uint64_t most = burst;
 
 	if (p->busy)
-		most = max_u64(p->rate / 25, 1);
+		most = max_u64(p->rate / 25, 1) + p->spare;
 	most *= interval(p->rate);
 	if (p->level < most)
 		p->level = min_u64(p->level + elapsed, most);
@@ -63,6 +63,12 @@ uint64_t pacer_ready_at(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t
 {
 	update(p, rate, burst, now);
 	return p->level >= interval(rate) ? now : now + (interval(rate) - p->level);
+}
+
+void pacer_allow(struct pacer *p, uint64_t n, uint64_t rate, uint64_t burst, uint64_t now)
+{
+	update(p, rate, burst, now);
+	p->level += n * interval(rate);
 }
 
 void pacer_spend(struct pacer *p, uint64_t rate)

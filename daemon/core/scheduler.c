@@ -67,9 +67,11 @@ static void app_look(struct scheduler *s, struct app *app)
 	lease_note(&app->lease);
 }
 
-/* What the pacer goes by; who holds nothing starts nothing. */
-static uint64_t pace_of(const struct app *app, uint64_t now)
+/* What the pacer goes by; who holds nothing starts nothing. Tokens that come from other
+ * hosts come at any time, and not evenly. */
+static uint64_t pace_of(struct app *app, uint64_t now)
 {
+	app->pacer.spare = app_allotment(app, now) < app->config->rate;
 	return max_u64(app_limit(app, now), 1);
 }
 
@@ -711,6 +713,18 @@ static void run_timers(struct scheduler *s, uint64_t now)
 	}
 }
 
+/* A few of the tokens that were gained may be used at once, as they have been unused for
+ * long enough; all of them would leave in a clump. */
+static void use_gained(struct scheduler *s, struct app *app, uint64_t now)
+{
+	uint64_t at_once = min_u64(app->lease.gained, max_u64(app->config->rate / 25, 1));
+
+	app->lease.gained = 0;
+	if (app->n[REQUEST_QUEUED] > 0 && at_once > 0)
+		pacer_allow(&app->pacer, at_once, pace_of(app, now), app->config->burst, now);
+	app_look(s, app);
+}
+
 /* Looks at AppIDs of which this host holds more than before, or nothing any more. */
 static void run_leases(struct scheduler *s, uint64_t now)
 {
@@ -720,7 +734,7 @@ static void run_leases(struct scheduler *s, uint64_t now)
 		struct app *app = container_of(lease, struct app, lease);
 
 		if (app->config)
-			app_look(s, app);
+			use_gained(s, app, now);
 		else
 			retired_settle(s, app, now);
 	}
@@ -1073,6 +1087,7 @@ static void abort_all(struct scheduler *s, struct app *app, uint64_t now)
 		struct request *r = list_first(&app->in[REQUEST_IN_FLIGHT], struct request, link);
 
 		s->transport->abort(s->transport, r);
+		app->lease.is_doubtful = true;
 		give_tokens(s, r->room, false, now);
 		finish(s, r, FATE_NETWORK, NULL, now);
 	}

@@ -40,6 +40,9 @@
  * for the window that its token then rests. */
 #define SETTLE_MORE (2 * NSEC_PER_SEC)
 
+/* A token at rest, in the engine's time. */
+#define REST (TOKENS_WINDOW + 10 * NSEC_PER_MSEC)
+
 /* When all others know our name (shared.lua, KNOWN), and a little. */
 #define SHARES_AFTER (2600 * NSEC_PER_MSEC)
 
@@ -68,7 +71,8 @@ void shared_configure(struct shared *s, const struct config *c, uint64_t incarna
 	/* Never less than before: something may be under way since then. */
 	s->settle = max_u64(s->settle, c->timeout + SETTLE_MORE);
 	if (!*s->incarnation) /* a letter, so that it is a number to nobody */
-		(void)snprintf(s->incarnation, sizeof(s->incarnation), "i%016" PRIx64, incarnation);
+		(void)snprintf(s->incarnation, sizeof(s->incarnation), "i%016" PRIx64,
+			       incarnation ^ now);
 }
 
 static bool is_in_touch(const struct shared *s, uint64_t now)
@@ -76,12 +80,13 @@ static bool is_in_touch(const struct shared *s, uint64_t now)
 	return s->in_touch && now < s->lease_until;
 }
 
-static void note_all(struct shared *s, bool ask)
+/* Who there is has changed, or we were away: those AppIDs ask whom that may concern. */
+static void ask_all(struct shared *s, uint64_t now)
 {
 	list_for_each (node, &s->leases) {
 		struct lease *l = list_entry(node, struct lease, link);
 
-		l->is_asked |= ask;
+		l->is_asked |= lease_is_concerned(l, now);
 		lease_note(l);
 	}
 }
@@ -166,10 +171,16 @@ uint64_t shared_grows_at(const struct shared *s, uint64_t now)
 
 /* The connection. */
 
+/* What was told may not have arrived, and what was answered did not. */
 static void forget_sent(struct shared *s)
 {
-	while (!list_is_empty(&s->sent))
-		list_unlink(s->sent.next);
+	while (!list_is_empty(&s->sent)) {
+		struct shared_sent *sent = list_first(&s->sent, struct shared_sent, link);
+
+		list_unlink(&sent->link);
+		if (sent->lease)
+			sent->lease->is_asked = true;
+	}
 }
 
 void shared_up(struct shared *s, const char *run_id, uint64_t now)
@@ -180,8 +191,7 @@ void shared_up(struct shared *s, const char *run_id, uint64_t now)
 	s->stuck = false;
 	s->hello_at = now;
 	(void)snprintf(s->run_id, sizeof(s->run_id), "%s", *run_id ? run_id : "-");
-	/* What was told may not have arrived. */
-	note_all(s, true);
+	ask_all(s, now);
 	shared_plan(s, now);
 }
 
@@ -191,7 +201,7 @@ void shared_down(struct shared *s, uint64_t now)
 	forget_sent(s);
 	s->up = false;
 	s->stuck = false;
-	note_all(s, true);
+	ask_all(s, now);
 	shared_plan(s, now);
 }
 
@@ -326,6 +336,7 @@ static void call_bye(struct shared *s, struct lease *l, struct shared_call *c, u
 	l->is_bye = true;
 	begin_call(s, c, &l->sent, container_of(l, struct app, lease)->app_id, "bye", now);
 	put(c, "%" PRIu64, l->held);
+	put(c, "%" PRIu64, (l->is_doubtful ? s->settle : REST) / NSEC_PER_MSEC);
 }
 
 static void call_sync(struct shared *s, struct lease *l, struct shared_call *c, uint64_t now)
@@ -395,7 +406,7 @@ bool shared_next(struct shared *s, struct shared_call *out, uint64_t now)
 	if (may_call && s->beat_at <= now) {
 		if (s->shares_at <= now) {
 			s->shares_at = NEVER;
-			note_all(s, true);
+			ask_all(s, now);
 			shared_plan(s, now);
 		}
 		ask_changed(s, now);
@@ -451,13 +462,14 @@ static void on_taken(struct shared *s, uint64_t now)
 }
 
 /* The engine's word holds from when it was asked. */
-static void on_whole(struct shared *s, const struct shared_sent *sent, const struct shared_value *v)
+static void on_whole(struct shared *s, const struct shared_sent *sent, const struct shared_value *v,
+		     uint64_t now)
 {
 	if (!sent->is_whole)
 		return;
 	if (!s->in_touch) {
 		change_all(s);
-		note_all(s, true);
+		ask_all(s, now);
 	}
 	s->in_touch = true;
 	s->has_grown = false;
@@ -477,15 +489,25 @@ static void ask_one(struct shared *s, uint32_t app_id)
 	}
 }
 
-/* AppIDs with blanks between them, or "*". */
-static void ask(struct shared *s, const char *text, size_t len)
+static void ask_each(struct shared *s)
+{
+	list_for_each (node, &s->leases) {
+		struct lease *l = list_entry(node, struct lease, link);
+
+		l->is_asked = true;
+		lease_note(l);
+	}
+}
+
+/* AppIDs with blanks between them; "*": who there is has changed; "!": all of them. */
+static void ask(struct shared *s, const char *text, size_t len, uint64_t now)
 {
 	uint64_t app_id = 0;
 
-	if (len == 1 && *text == '*') {
-		note_all(s, true);
-		return;
-	}
+	if (memchr(text, '*', len))
+		ask_all(s, now);
+	if (memchr(text, '!', len))
+		ask_each(s);
 	for (size_t i = 0; i <= len; i++) {
 		if (i < len && text[i] >= '0' && text[i] <= '9' && app_id <= UINT32_MAX) {
 			app_id = app_id * 10 + (uint64_t)(text[i] - '0');
@@ -535,7 +557,7 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 		s->life[v[3].len] = '\0';
 	}
 	s->members_at = positive(&v[1]);
-	ask(s, v[4].text, v[4].len);
+	ask(s, v[4].text, v[4].len, now);
 	return true;
 }
 
@@ -569,7 +591,10 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	l->told_held = l->held;
 	if (positive(&v[6]) > 0)
 		l->again_at = now + positive(&v[6]) * NSEC_PER_MSEC;
-	if (min_u64(l->held, l->target) > before && !list_is_linked(&l->changed))
+	if (min_u64(l->held, l->target) <= before)
+		return true;
+	l->gained += min_u64(l->held, l->target) - before;
+	if (!list_is_linked(&l->changed))
 		list_push_back(&s->changed, &l->changed);
 	return true;
 }
@@ -593,7 +618,7 @@ static bool on_ok(struct shared *s, struct shared_sent *sent, const struct share
 		return false;
 	if (!s->joined) /* that was goodbye */
 		return true;
-	on_whole(s, sent, v);
+	on_whole(s, sent, v, now);
 	/* Now it knows all. */
 	if (unsaid > 0 && s->n_unsaid == 0)
 		s->beat_at = now;
@@ -623,7 +648,7 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 
 void shared_poked(struct shared *s, const char *message, size_t len, uint64_t now)
 {
-	ask(s, message, len);
+	ask(s, message, len, now);
 	/* Somebody has come or gone: a beat tells who there is. */
 	if (len == 1 && *message == '*')
 		s->beat_at = min_u64(s->beat_at, now);

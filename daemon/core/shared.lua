@@ -7,7 +7,8 @@
 -- for a while, also its share, which it will then go on with; when all that it sent has surely rested, the share alone.
 --
 -- KEYS[1], hosts: a host's name -> its record; "!" .. name -> AppIDs that it should ask about; "~" .. name .. "~" ..
---   incarnation -> an earlier process of that name; "#life", "#run", "#quiet".
+--   incarnation -> until when an earlier process of that name may have something under way; "+" .. name .. "~" ..
+--   incarnation -> one that said goodbye; "#life", "#run", "#quiet" and so on.
 -- KEYS[2], one AppID: a host's name -> its record; "~" .. number -> tokens on their way home from one that left;
 --   "#life", "#known", "#last". A word of a host that KEYS[1] does not know is worth nothing.
 -- Times are milliseconds of the server's clock.
@@ -15,10 +16,10 @@
 local LEASE = 1000   -- shared.c's: without an answer for so long a host no longer relies on what it holds
 local DELAY = 10     -- what milliseconds and clocks of different speed may differ by in a lease
 local SILENT = 1200  -- after an answer that a host has confirmed: not heard for so long, it will want its share
-local WINDOW = 1011  -- how long a token rests after its answer (tokens.h)
 local WAIT = 2000    -- how long an engine without memory waits for somebody who has one
 local HEARD = 1300   -- what was said so long ago, all who are in touch know or have been silent since
 local KNOWN = 2500   -- likewise for a name, which beats alone tell
+local LATE = 1200000 -- nothing arrives from a process that ended so long ago: longer than TCP tries
 local TURN = 1000    -- what cannot be divided goes round so often
 
 local op, name, incarnation, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -48,7 +49,7 @@ local function read(text)
   return word, numbers
 end
 
-local function is_name(field) return not field:find('^[#~!]') end
+local function is_name(field) return not field:find('^[#~!+]') end
 
 local function sorted(map)
   local names = {}
@@ -65,7 +66,8 @@ local greatest = settle -- of all that may have something under way
 
 local function put_host(j)
   local h = hosts[j]
-  set(hosts_key, j, h.incarnation, h.sequence, h['until'], h.settle, h.share, h.heard, h.state, h.joined, h.slower)
+  set(hosts_key, j, h.incarnation, h.sequence, h['until'], h.settle, h.share, h.heard, h.state, h.joined, h.slower,
+    h.back)
 end
 
 -- No time lies further ahead than it can have been set: the clock was set back, and then it is set again, so that
@@ -76,49 +78,62 @@ local function not_beyond(record, field, most)
   return true
 end
 
+-- A time to come, and how far ahead it was set.
+local function set_end(key, field, ends, ...)
+  set(key, field, ends, math.max(0, ends - now), ...)
+end
+
+local function read_end(key, field, text)
+  local ends, ahead, rest = text:match('^(%S+) (%S+)(.*)$')
+  local record = { ends = tonumber(ends) }
+  if not_beyond(record, 'ends', tonumber(ahead)) then set(key, field, record.ends, ahead .. rest) end
+  return record.ends, tonumber(rest)
+end
+
 local function load_hosts()
   for field, text in pairs(raw) do
     if is_name(field) then
       local word, v = read(text)
       local h = { incarnation = word, sequence = v[1], ['until'] = v[2], settle = v[3], share = v[4], heard = v[5],
-                  state = v[6], joined = v[7], slower = v[8] }
+                  state = v[6], joined = v[7], slower = v[8], back = v[9] }
       hosts[field] = h
       local changed = not_beyond(h, 'until', LEASE + DELAY)
-      for _, past in ipairs({ 'heard', 'joined', 'slower' }) do changed = not_beyond(h, past, 0) or changed end
+      for _, past in ipairs({ 'joined', 'slower' }) do changed = not_beyond(h, past, 0) or changed end
+      -- It was heard before the clock was set back, and nobody knows how long; it will be heard again.
+      if h.heard > now then h.heard, changed = now - SILENT, true end
       if changed then put_host(field) end
       greatest = math.max(greatest, h.settle)
     elseif field:sub(1, 1) == '~' then
-      old[field] = tonumber(text)
+      old[field] = read_end(hosts_key, field, text)
+    elseif field:sub(1, 1) == '+' and tonumber(text) < now then
+      redis.call('HDEL', hosts_key, field)
     end
   end
   for field, ends in pairs(old) do
     if ends <= now then
       redis.call('HDEL', hosts_key, field)
       old[field] = nil
-    elseif ends > now + LEASE + DELAY + greatest then
-      old[field] = now + LEASE + DELAY + greatest
-      set(hosts_key, field, old[field])
     end
   end
 end
 
-local quiet = tonumber(raw['#quiet'] or 0)
+local quiet = 0
 
 local function set_quiet(ends)
   quiet = ends
-  set(hosts_key, '#quiet', quiet)
+  set_end(hosts_key, '#quiet', ends)
 end
 
 local function is_alive(h) return h.heard + SILENT > now end
 local function may_have_more(h) return h['until'] + h.settle > now end
 
--- Has a host ask about an AppID, or "*": all. The message is quick; what is noted here is sure, as the host is told of
--- it at its next beat.
+-- Has a host ask about an AppID; or "*": who there is has changed, it knows which AppIDs that concerns; or "!": about
+-- all. The message is quick; what is noted here is sure, as the host is told of it at its next beat.
 local function note(j, what)
   local noted = raw['!' .. j] or ''
-  if noted == '*' or (' ' .. noted .. ' '):find(' ' .. what .. ' ', 1, true) then return end
-  if what == '*' or #noted > 4000 then
-    noted = '*'
+  if noted == '!' or (' ' .. noted .. ' '):find(' ' .. what .. ' ', 1, true) then return end
+  if #noted > 4000 then
+    noted = '!'
   else
     noted = noted == '' and what or noted .. ' ' .. what
   end
@@ -139,7 +154,9 @@ end
 -- Takes note of who fell silent, and for how long: others may have more then, or must have less.
 local function watch()
   local changed = false
+  local n = 0
   for j, h in pairs(hosts) do
+    n = n + 1
     local state = is_alive(h) and 0 or may_have_more(h) and 1 or 2
     if state == 2 and h.share == 0 then
       redis.call('HDEL', hosts_key, j, '!' .. j)
@@ -151,6 +168,10 @@ local function watch()
       changed = true
     end
   end
+  if raw['#hosts'] ~= tostring(n) then
+    set(hosts_key, '#hosts', n)
+    changed = true
+  end
   if quiet > 0 and quiet <= now then
     set_quiet(0)
     changed = true
@@ -160,9 +181,11 @@ end
 
 local function touch()
   local h = hosts[name]
+  -- What was written of it no longer counts; it is its share, until it says what it has.
+  if not may_have_more(h) then h.back = sequence end
   for j, other in pairs(hosts) do
     -- Those who rely on their share when they are cut off must know first how long it may have to send on.
-    if j ~= name and settle > (h.settle or 0) and settle > other.settle then h.slower = now end
+    if j ~= name and settle > h.settle and settle > other.settle then h.slower = now end
   end
   h.sequence, h.settle, h.share = sequence, settle, share
   h['until'] = now + LEASE + DELAY
@@ -196,7 +219,7 @@ end
 local function restore()
   local most, at, names = math.max(greatest, tonumber(ARGV[10])), tonumber(ARGV[11]), ARGV[12] or ''
   if now >= quiet then return end
-  set_quiet(math.max(quiet, tonumber(raw['#began']) + LEASE + DELAY + most))
+  set_quiet(math.max(quiet, math.min(tonumber(raw['#began']), now) + LEASE + DELAY + most))
   -- Of two from the same life the later one knows who has said goodbye since then.
   local of_life, of_time = (raw['#told'] or life .. ' 0'):match('(%S+) (%S+)')
   if of_life ~= life then
@@ -215,7 +238,7 @@ local function restore()
   for j in names:gmatch('%S+') do
     if j ~= name and not hosts[j] then
       hosts[j] = { incarnation = '-', sequence = 0, ['until'] = 0, settle = most, share = 1, heard = 0, state = 2,
-                   joined = now, slower = 0 }
+                   joined = now, slower = 0, back = 0 }
       put_host(j)
     end
   end
@@ -224,15 +247,18 @@ end
 local function hello()
   local is_fresh = life == '-'
   if raw['#run'] ~= run then begin_life() end
+  -- It has been on its way for longer than the goodbye that came after it.
+  if raw['+' .. name .. '~' .. incarnation] then return { 'taken' } end
   local h = hosts[name]
   if h and h.incarnation ~= incarnation then
     if not is_fresh and h.incarnation ~= '-' and h['until'] > now then return { 'taken' } end
     -- What the process before this one sent must rest as if it still ran.
-    if may_have_more(h) then set(hosts_key, '~' .. name .. '~' .. h.incarnation, h['until'] + h.settle) end
+    if may_have_more(h) then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, h['until'] + h.settle) end
     h = nil
   end
   if h and sequence <= h.sequence then return { 'old' } end
-  hosts[name] = h or { incarnation = incarnation, heard = 0, state = 0, joined = now, slower = 0 }
+  hosts[name] = h or { incarnation = incarnation, heard = 0, state = 0, joined = now, slower = 0, back = 0,
+                       ['until'] = 0, settle = 0 }
   -- In a life that it does not know, what it heard last says nothing of what is known of it here.
   if life ~= raw['#life'] then heard = 0 end
   if not is_fresh and life ~= raw['#life'] then restore() end
@@ -245,11 +271,12 @@ end
 -- One AppID.
 
 local entries, gone = {}, {} -- of hosts; tokens of those who left
+local before -- this call: the host's record
 local meta
 
 local function put_entry(j)
   local e = entries[j]
-  set(app_key, j, e.incarnation, e.held, e.want, e.told, e.share, e.n)
+  set(app_key, j, e.incarnation, e.held, e.want, e.told, e.share, e.n, e.at)
 end
 
 local function load_app()
@@ -262,13 +289,12 @@ local function load_app()
   end
   for field, text in pairs(meta) do
     if field:sub(1, 1) == '~' then
-      local word, v = read(text)
-      local g = { held = tonumber(word), ends = v[1] }
-      if not_beyond(g, 'ends', math.max(WINDOW, LEASE + DELAY + greatest)) then set(app_key, field, g.held, g.ends) end
+      local g = {}
+      g.ends, g.held = read_end(app_key, field, text)
       if g.ends <= now then redis.call('HDEL', app_key, field) else gone[field] = g end
     elseif is_name(field) then
       local word, v = read(text)
-      entries[field] = { incarnation = word, held = v[1], want = v[2], told = v[3], share = v[4], n = v[5] }
+      entries[field] = { incarnation = word, held = v[1], want = v[2], told = v[3], share = v[4], n = v[5], at = v[6] }
     end
   end
 end
@@ -282,7 +308,7 @@ local function let_go(held, ends)
   meta['#known'] = tostring(tonumber(meta['#known']) - held)
   set(app_key, '#last', number)
   set(app_key, '#known', meta['#known'])
-  set(app_key, '~' .. number, held, ends)
+  set_end(app_key, '~' .. number, ends, held)
   gone['~' .. number] = { held = held, ends = ends }
 end
 
@@ -294,21 +320,23 @@ local function sort_out()
       let_go(e.held, old['~' .. j .. '~' .. e.incarnation] or 0)
       redis.call('HDEL', app_key, j)
       entries[j] = nil
+    elseif e.at < h.back then
+      e.held = e.share -- it was silent for so long that nothing else was counted
     end
   end
 end
 
-local function count_of(j, per_host)
-  local h, e = hosts[j], entries[j]
+-- What a host may use, and may still have under way, as far as can be known of it.
+local function count_of(h, e, per_host)
   if not e then
     -- It has not yet said what it has here since the books were lost; share it may.
     return h.share == 1 and h.heard == 0 and per_host or 0
+  elseif not may_have_more(h) then
+    return e.share
   elseif is_alive(h) then
     return e.held
-  elseif may_have_more(h) then
-    return math.max(e.held, e.share)
   end
-  return e.share
+  return math.max(e.held, e.share)
 end
 
 -- Gives each of @names as much of @most as it wants, and nobody more than others want and do not get. Those who want
@@ -321,8 +349,11 @@ local function divide(most, names, wants)
     if wants[a] ~= wants[b] then return wants[a] < wants[b] end
     return a < b
   end)
+  local level
   for i, j in ipairs(by_want) do
-    gets[j] = math.min(wants[j], math.floor(most / (#by_want - i + 1)))
+    local equal = math.floor(most / (#by_want - i + 1))
+    if not level and wants[j] > equal then level = equal end
+    gets[j] = level or wants[j]
     most = most - gets[j]
   end
   for _, j in ipairs(names) do
@@ -345,6 +376,7 @@ local function sync()
   sort_out()
 
   local me = entries[name]
+  local counted = count_of(before, me, per_host)
   if not me then
     me = { told = 0, share = 0 }
     entries[name] = me
@@ -352,7 +384,7 @@ local function sync()
     set(app_key, '#known', meta['#known'])
   end
   -- What a host says of itself is true, whatever was written here.
-  me.incarnation, me.held, me.want, me.n = incarnation, d, want, n
+  me.incarnation, me.held, me.want, me.n, me.at = incarnation, d, want, n, sequence
 
   local alive, wants, least = {}, {}, n
   for _, j in ipairs(sorted(entries)) do
@@ -370,7 +402,7 @@ local function sync()
   for _, j in ipairs(alive) do in_touch[j] = true end
   for j, h in pairs(hosts) do
     if j ~= name then
-      local count = count_of(j, per_host)
+      local count = count_of(h, entries[j], per_host)
       others = others + count
       if not in_touch[j] then silent = silent + count end
       promised = promised + (entries[j] and entries[j].share or count)
@@ -424,6 +456,9 @@ local function sync()
   -- What is left over is anybody's, and nobody has to give it back before another needs it.
   me.told = gets[name] + extra
   if not is_short then me.told = math.max(me.told, me.held) end
+  -- What it has under way since before it fell silent may be more than was counted for it in the end, and others have
+  -- that. It is true, but it is no right to use it again.
+  local usable = math.min(me.told, math.max(n - others, counted))
   local free = n - others - me.held
   for _, j in ipairs(alive) do
     local e = entries[j]
@@ -441,12 +476,12 @@ local function sync()
 
   if in_turns > 0 and hungry > 1 then soon((math.floor(now / TURN) + 1) * TURN) end
   local noted = raw['!' .. name]
-  if noted and noted ~= '*' then
+  if noted then
     noted = (' ' .. noted .. ' '):gsub(' ' .. app_id .. ' ', ' '):match('^%s*(.-)%s*$')
     if noted == '' then redis.call('HDEL', hosts_key, '!' .. name) else set(hosts_key, '!' .. name, noted) end
   end
   local again = me.held < want and soonest > 0 and soonest - now or 0
-  return { 'ok', now, greatest, me.held, me.told, me.share, again }
+  return { 'ok', now, greatest, me.held, usable, me.share, again }
 end
 
 -- A host no longer shares this AppID. Others may have what it held as it comes home.
@@ -456,7 +491,7 @@ local function bye()
   if entries[name] then
     redis.call('HDEL', app_key, name)
     entries[name] = nil
-    let_go(tonumber(ARGV[10]), now + WINDOW)
+    let_go(tonumber(ARGV[10]), now + tonumber(ARGV[11]))
     for j in pairs(entries) do poke(j, app_id) end
   end
   return { 'ok', now, greatest }
@@ -464,14 +499,17 @@ end
 
 local function leave()
   redis.call('HDEL', hosts_key, name, '!' .. name)
+  set(hosts_key, '+' .. name .. '~' .. incarnation, now + LATE)
   hosts[name] = nil
   poke_all()
   return { 'ok', now, greatest }
 end
 
 local lives = raw['#run'] == run and raw['#life']
-if lives then load_hosts() end
-if quiet > now + LEASE + DELAY + greatest then set_quiet(now + LEASE + DELAY + greatest) end
+if lives then
+  load_hosts()
+  quiet = read_end(hosts_key, '#quiet', raw['#quiet'])
+end
 if op == 'hello' then return hello() end
 
 local h = hosts[name]
@@ -479,6 +517,7 @@ if not lives or not h or h.incarnation == '-' then return { 'stale' } end
 if h.incarnation ~= incarnation then return { 'taken' } end
 -- It was overtaken, on another connection, by what was said later.
 if sequence <= h.sequence then return { 'old' } end
+before = { share = h.share, heard = h.heard, settle = h.settle, ['until'] = h['until'] }
 touch()
 if op == 'sync' then return sync() end
 if op == 'bye' then return bye() end

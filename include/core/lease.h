@@ -32,6 +32,7 @@ struct lease {
 
 	uint64_t held;   /* tokens that are ours by the engine's word, or not yet home */
 	uint64_t target; /* how many of them may be used; fewer: the rest is to be returned */
+	uint64_t gained; /* since the scheduler looked last */
 	uint64_t share;  /* that is kept for us when we are cut off */
 	uint64_t told_want;
 	uint64_t told_held;
@@ -42,6 +43,7 @@ struct lease {
 	bool say_again;     /* the call under way was overtaken by what happened here */
 	bool is_asked;      /* to tell, whatever has changed */
 	bool is_ending;     /* to say goodbye */
+	bool is_doubtful;   /* something was aborted: it may arrive until it had timed out */
 };
 
 void lease_init(struct lease *l);
@@ -71,6 +73,9 @@ uint64_t lease_want(struct lease *l, uint64_t now);
 
 /* When a call is due; NEVER: not before something happens. */
 uint64_t lease_due(struct lease *l, uint64_t now);
+
+/* Whether it should ask when others come or go. */
+bool lease_is_concerned(struct lease *l, uint64_t now);
 
 /* How many it has to count as its own if it returns all that it can. */
 uint64_t lease_keeps(struct lease *l, uint64_t now);
