@@ -176,11 +176,20 @@ static bool parse_tcp(struct address *out, const char *text)
 		      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
+/* Of unix:/path; NULL: it is no such text. */
+static const char *unix_path(const char *text)
+{
+	return strncmp(text, "unix:/", 6) == 0 ? strchr(text, '/') : NULL;
+}
+
 static bool parse_address(struct address *out, const char *text)
 {
+	const char *path = unix_path(text);
+	size_t n = path ? strlen(path) : 0;
+
 	*out = (struct address){ .port = 0 };
-	if (strncmp(text, "unix:/", 6) == 0 && strlen(text + 5) < sizeof(out->path)) {
-		memcpy(out->path, text + 5, strlen(text + 5));
+	if (path && n < sizeof(out->path)) {
+		memcpy(out->path, path, n);
 		return true;
 	}
 	return strncmp(text, "tcp:", 4) == 0 && parse_tcp(out, text + 4);
@@ -188,15 +197,16 @@ static bool parse_address(struct address *out, const char *text)
 
 int redis_check(const char *text, struct config_error *why)
 {
+	const char *path = unix_path(text);
 	struct address address;
 	char quoted[CONFIG_QUOTED];
 
 	if (!*text || parse_address(&address, text))
 		return 0;
-	if (strncmp(text, "unix:/", 6) == 0)
+	if (path)
 		return config_refuse(why,
 				     "redis: the path has %zu bytes, and a socket's at most %zu",
-				     strlen(text + 5), sizeof(address.path) - 1);
+				     strlen(path), sizeof(address.path) - 1);
 	return config_refuse(why,
 			     "redis: \"%s\" is neither unix:/absolute/path nor tcp:host:port (such "
 			     "as tcp:10.0.0.7:6379 or tcp:[fd00::7]:6379)",
