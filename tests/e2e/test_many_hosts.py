@@ -28,6 +28,9 @@ def engine(request, host):
     return Engine(host, request.param).start()
 
 
+MANY_HOSTS = (ROOT / "docs/MANY-HOSTS.md").read_text()
+
+
 def shared(engine, name="host", **keys):
     return {"redis": engine.url, "password_file": engine.password_file, "hosts": 2, "name": name} | keys
 
@@ -191,7 +194,7 @@ def test_a_wrong_password_is_told_and_a_right_one_taken_by_reload(host, engine, 
 
 def test_a_user_of_the_engine_needs_no_more_than_the_manual_gives_him(host, engine, zego):
     """The line in docs/MANY-HOSTS.md."""
-    rule = next(line for line in (ROOT / "docs/MANY-HOSTS.md").read_text().splitlines() if line.startswith("user "))
+    rule = next(line for line in MANY_HOSTS.splitlines() if line.startswith("user "))
     words = rule.replace(">PASSWORD", f">{engine.password}").split()[1:]
     engine.ask("ACL", "SETUSER", *words)
     daemon = host.daemon(zego, shared=shared(engine, user=words[0]))
@@ -357,3 +360,32 @@ def test_it_is_told_where_the_file_is_wrong(host):
         "(such as tcp:10.0.0.7:6379 or tcp:[fd00::7]:6379)",
         f'{config}:{line + 2}: name: "a b" is not made of letters, digits, dots, dashes and underscores',
     ]
+
+
+def test_a_host_that_is_gone_for_good_is_forgotten_by_hand(host, engine, zego):
+    """By the commands in docs/MANY-HOSTS.md."""
+    upstream = {"timeout": "1s", "connect_timeout": "1s"}
+    first = host.daemon(zego, shared=shared(engine, "relay-1"), upstream=upstream)
+    second = host.daemon(zego, shared=shared(engine, "relay-7"), upstream=upstream)
+    for daemon in (first, second):
+        eventually(lambda: daemon.metrics()[Sample("barraged_share", (("app", str(APP)),))] == 50, "its share")
+    second.has_been_awaited = True
+    second.process.kill()
+    second.process.wait()
+    writer = first.connect()
+
+    def has(n):
+        """While it has something to send."""
+        writer.ask(*[message(room=f"{i}", id=i) for i in range(60)])
+        return allotment(first) == n
+
+    time.sleep(5)  # what the other had under way has rested: now all but its share is ours, and that for ever
+    eventually(lambda: has(50), "half of N")
+    time.sleep(2)
+    assert allotment(first) == 50
+    commands = [line.split()[1:] for line in MANY_HOSTS.splitlines() if line.startswith("redis-cli ")]
+    assert [words[0] for words in commands] == ["HKEYS", "HDEL", "PUBLISH"]
+    assert "relay-7" in engine.ask(*commands[0])
+    for words in commands[1:]:
+        engine.ask(*[word.strip("'") for word in words])
+    eventually(lambda: has(100), "all of N")
