@@ -535,7 +535,9 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 			   size_t n, uint64_t now)
 {
 	if (s->call.op == SHARED_LEAVE) {
-		/* A later configuration may have us join again. */
+		/* A later configuration may have us join again, as somebody else. */
+		s->incarnation[0] = '\0';
+		s->life[0] = '\0';
 		s->left = s->leaving;
 		s->joined = false;
 		s->in_touch = false;

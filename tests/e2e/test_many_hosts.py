@@ -127,7 +127,7 @@ def test_the_sum_keeps_to_n_when_who_holds_it_stands_still_comes_or_goes(host):
 def entries(engine, prefix="barraged:"):
     """The names of those that the engine knows."""
     names = engine.ask("HKEYS", f"{prefix}hosts").split()
-    return {name for name in names if name[0] not in "#!~"}
+    return {name for name in names if name[0] not in "#!~+"}
 
 
 def test_a_daemon_joins_sends_and_says_goodbye(host, engine):
@@ -194,7 +194,7 @@ def test_a_wrong_password_is_told_and_a_right_one_taken_by_reload(host, engine, 
 
 def test_a_user_of_the_engine_needs_no_more_than_the_manual_gives_him(host, engine, zego):
     """The line in docs/MANY-HOSTS.md."""
-    rule = next(line for line in MANY_HOSTS.splitlines() if line.startswith("user "))
+    rule = next(line for line in MANY_HOSTS.splitlines() if line.startswith("user barraged on "))
     words = rule.replace(">PASSWORD", f">{engine.password}").split()[1:]
     engine.ask("ACL", "SETUSER", *words)
     daemon = host.daemon(zego, shared=shared(engine, user=words[0]))
@@ -248,6 +248,10 @@ def test_a_reload_begins_and_ends_sharing(host, engine, zego):
     eventually(lambda: entries(engine) == set(), "the goodbye")
     wait_for_state(daemon, "off")
     assert outcome(writer.ask(message(id=4, ttl_ms=60_000))) == "sent"
+    assert daemon.reload(shared=shared(engine, "another"))
+    wait_for_state(daemon, "in_touch")
+    assert entries(engine) == {"another"}
+    assert outcome(writer.ask(message(id=5, ttl_ms=60_000))) == "sent"
 
 
 def test_an_appid_with_less_than_a_message_for_each_host_is_told(host, engine, zego):
