@@ -233,26 +233,33 @@ static void on_watch_closed(uv_handle_t *handle)
 	redis_free_if_done(r);
 }
 
-/* Ends the connection. What the kernel still has of it to send is not sent: it would be a
- * call out of time. */
+/* Ends the connection. */
 static void hang_up(struct line *l)
 {
-	const struct linger at_once = { .l_onoff = 1 };
-
 	if (l->watch) {
 		l->watch->line = NULL;
 		uv_poll_stop(&l->watch->poll);
 		uv_close((uv_handle_t *)&l->watch->poll, on_watch_closed);
 		l->watch = NULL;
 	}
-	if (l->context) {
-		if (l->context->fd >= 0)
-			(void)setsockopt(l->context->fd, SOL_SOCKET, SO_LINGER, &at_once,
-					 sizeof(at_once));
-		redisFree(l->context);
-		l->context = NULL;
-	}
+	redisFree(l->context);
+	l->context = NULL;
 	l->phase = PHASE_NONE;
+}
+
+/* Also, what the kernel still has of it to send is not sent: it would be a call out of
+ * time. The core learns that nothing will be answered. */
+static void give_up(struct line *l)
+{
+	const struct linger at_once = { .l_onoff = 1 };
+	struct redis *r = l->redis;
+	bool was_ready = l->phase == PHASE_READY;
+
+	if (l->context && l->context->fd >= 0)
+		(void)setsockopt(l->context->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	hang_up(l);
+	if (was_ready && l == &r->calls)
+		shared_down(r->shared, clock_now());
 }
 
 static void pause_line(struct line *l, uint64_t now)
@@ -272,7 +279,6 @@ static void trouble(struct line *l, const char *format, ...)
 static void trouble(struct line *l, const char *format, ...)
 {
 	struct redis *r = l->redis;
-	bool was_ready = l->phase == PHASE_READY;
 	uint64_t now = clock_now();
 	uint64_t before;
 	va_list args;
@@ -285,13 +291,10 @@ static void trouble(struct line *l, const char *format, ...)
 		log_warning("shared: the connection for %s to %s cannot be used: %s%s", l->name,
 			    r->config->redis, log_quote(r->trouble, strlen(r->trouble)).text,
 			    log_repeats(before).text);
-	hang_up(l);
+	give_up(l);
 	pause_line(l, now);
-	if (l != &r->calls)
-		return;
-	hang_up(&r->hints);
-	if (was_ready)
-		shared_down(r->shared, now);
+	if (l == &r->calls)
+		give_up(&r->hints);
 }
 
 static void on_event(uv_poll_t *poll, int status, int events);
@@ -773,7 +776,7 @@ static void note_state(struct redis *r, uint64_t now)
 static uint64_t tend(struct line *l, bool wanted, uint64_t now)
 {
 	if (!wanted) {
-		hang_up(l);
+		give_up(l);
 		return NEVER;
 	}
 	if ((l->phase == PHASE_CONNECTING || l->phase == PHASE_GREETING) && now >= l->deadline) {
@@ -875,14 +878,10 @@ static bool is_same(const char *a, const char *b)
 /* To another address, or as another user. */
 static void move(struct redis *r)
 {
-	bool was_ready = r->calls.phase == PHASE_READY;
-
 	r->is_named = false;
-	hang_up(&r->calls);
-	hang_up(&r->hints);
+	give_up(&r->calls);
+	give_up(&r->hints);
 	r->calls.retry_at = 0;
-	if (was_ready)
-		shared_down(r->shared, clock_now());
 }
 
 void redis_configure(struct redis *r, const struct config *c)
