@@ -320,13 +320,25 @@ static void line_failed(struct line *l, const char *what)
 	trouble(l, "%s: %s", what, l->context->errstr);
 }
 
+static void receive(struct line *l, uint64_t now);
+
+/* The connection was reset, perhaps after the server has said why: to whoever has not
+ * logged in the script is too long to be listened to. */
+static void hear_out(struct line *l, const char *what)
+{
+	l->context->err = 0; /* or hiredis does not read any more */
+	receive(l, clock_now());
+	if (l->context)
+		trouble(l, "%s", what);
+}
+
 /* Sends what has been appended, or as much of it as the socket takes. */
 static void flush(struct line *l)
 {
 	int done = 0;
 
 	if (redisBufferWrite(l->context, &done) != REDIS_OK)
-		line_failed(l, "sending");
+		hear_out(l, strerror(errno));
 	else
 		(void)listen_for(l, done ? UV_READABLE : UV_READABLE | UV_WRITABLE);
 }
@@ -418,7 +430,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
 	if (!l)
 		return;
 	if (status < 0 && l->phase != PHASE_CONNECTING) {
-		trouble(l, "%s", strerror(-status));
+		hear_out(l, strerror(-status));
 		return;
 	}
 	/* Of one that failed to connect, SO_ERROR tells why. libuv does not watch it any more. */

@@ -6,6 +6,7 @@ Each host has a network of its own. tests/many_hosts plays more of this for long
 """
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -288,6 +289,9 @@ class Impostor:
                     continue
                 with contextlib.suppress(OSError):
                     client.sendall(self.greeting)
+                if self.greeting.startswith(b"-"):
+                    select.select([client], [], [], patience())
+                    client.close()  # what has been said to it is left unread: a reset
 
     def close(self):
         self.listener.close()
@@ -324,6 +328,7 @@ def test_what_is_no_engine_does_no_harm(host, greeting):
         assert len(daemon.descriptors()) < 40
         assert daemon.resident() < 100 << 20
         assert impostor.clients
+        assert greeting != "a refusal" or "DENIED" in daemon.log
     engine.socket.unlink()
     engine.start()
     assert outcome(writer.reply()) == "sent"
