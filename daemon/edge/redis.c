@@ -464,7 +464,7 @@ static const char *next_address(struct redis *r, char out[INET6_ADDRSTRLEN], uin
 		return NULL;
 	list += *list == '[';
 	n = strcspn(list, "],");
-	snprintf(out, INET6_ADDRSTRLEN, "%.*s", (int)n, list);
+	(void)snprintf(out, INET6_ADDRSTRLEN, "%.*s", (int)n, list);
 	return out;
 }
 
