@@ -43,6 +43,9 @@
 /* A token at rest, in the engine's time. */
 #define REST (TOKENS_WINDOW + 10 * NSEC_PER_MSEC)
 
+/* So many calls may wait for their answers: what takes the engine far less than LEASE. */
+#define SENT_MOST 500
+
 /* When all others know our name (shared.lua, KNOWN), and a little. */
 #define SHARES_AFTER (2600 * NSEC_PER_MSEC)
 
@@ -80,15 +83,35 @@ static bool is_in_touch(const struct shared *s, uint64_t now)
 	return s->in_touch && now < s->lease_until;
 }
 
-/* Who there is has changed, or we were away: those AppIDs ask whom that may concern. */
-static void ask_all(struct shared *s, uint64_t now)
+/* Who there is has changed: those AppIDs ask whom that may concern. Somebody may rely on
+ * his share from now on. Until the engine has told what is left of it for us, its word holds
+ * for no longer than it does. */
+static void ask_concerned(struct shared *s, uint64_t now)
 {
 	list_for_each (node, &s->leases) {
 		struct lease *l = list_entry(node, struct lease, link);
 
 		l->is_asked |= lease_is_concerned(l, now);
+		if (!l->is_ending && l->held > l->share)
+			lease_set_unsaid(l, true);
 		lease_note(l);
 	}
+}
+
+static void ask_each(struct shared *s)
+{
+	list_for_each (node, &s->leases) {
+		struct lease *l = list_entry(node, struct lease, link);
+
+		l->is_asked = true;
+		lease_note(l);
+	}
+}
+
+static void note_all(struct shared *s)
+{
+	list_for_each (node, &s->leases)
+		lease_note(list_entry(node, struct lease, link));
 }
 
 static void change_all(struct shared *s)
@@ -181,6 +204,7 @@ static void forget_sent(struct shared *s)
 		if (sent->lease)
 			sent->lease->is_asked = true;
 	}
+	s->n_sent = 0;
 }
 
 void shared_up(struct shared *s, const char *run_id, uint64_t now)
@@ -191,7 +215,7 @@ void shared_up(struct shared *s, const char *run_id, uint64_t now)
 	s->stuck = false;
 	s->hello_at = now;
 	(void)snprintf(s->run_id, sizeof(s->run_id), "%s", *run_id ? run_id : "-");
-	ask_all(s, now);
+	note_all(s);
 	shared_plan(s, now);
 }
 
@@ -201,7 +225,7 @@ void shared_down(struct shared *s, uint64_t now)
 	forget_sent(s);
 	s->up = false;
 	s->stuck = false;
-	ask_all(s, now);
+	note_all(s);
 	shared_plan(s, now);
 }
 
@@ -246,7 +270,7 @@ uint64_t shared_due(const struct shared *s, uint64_t now)
 		return at;
 	if (!list_is_linked(&s->call.sent.link))
 		at = min_u64(at, may_leave(s) ? now : s->beat_at);
-	if (top)
+	if (top && s->n_sent < SENT_MOST)
 		at = min_u64(at, top->key);
 	return at;
 }
@@ -292,6 +316,7 @@ static void begin_call(struct shared *s, struct shared_call *c, struct shared_se
 	sent->at = now;
 	sent->is_whole = s->n_unsaid == 0;
 	list_push_back(&s->sent, &sent->link);
+	s->n_sent++;
 }
 
 static void call_host(struct shared *s, struct shared_call *c, enum shared_op op, uint64_t now)
@@ -406,14 +431,14 @@ bool shared_next(struct shared *s, struct shared_call *out, uint64_t now)
 	if (may_call && s->beat_at <= now) {
 		if (s->shares_at <= now) {
 			s->shares_at = NEVER;
-			ask_all(s, now);
+			ask_concerned(s, now);
 			shared_plan(s, now);
 		}
 		ask_changed(s, now);
 		call_host(s, out, SHARED_BEAT, now);
 		return true;
 	}
-	return call_lease(s, out, now);
+	return s->n_sent < SENT_MOST && call_lease(s, out, now);
 }
 
 /* Answers. */
@@ -469,7 +494,7 @@ static void on_whole(struct shared *s, const struct shared_sent *sent, const str
 		return;
 	if (!s->in_touch) {
 		change_all(s);
-		ask_all(s, now);
+		ask_each(s); /* what it has of us may be of before */
 	}
 	s->in_touch = true;
 	s->has_grown = false;
@@ -489,23 +514,13 @@ static void ask_one(struct shared *s, uint32_t app_id)
 	}
 }
 
-static void ask_each(struct shared *s)
-{
-	list_for_each (node, &s->leases) {
-		struct lease *l = list_entry(node, struct lease, link);
-
-		l->is_asked = true;
-		lease_note(l);
-	}
-}
-
 /* AppIDs with blanks between them; "*": who there is has changed; "!": all of them. */
 static void ask(struct shared *s, const char *text, size_t len, uint64_t now)
 {
 	uint64_t app_id = 0;
 
 	if (memchr(text, '*', len))
-		ask_all(s, now);
+		ask_concerned(s, now);
 	if (memchr(text, '!', len))
 		ask_each(s);
 	for (size_t i = 0; i <= len; i++) {
@@ -536,7 +551,7 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 {
 	if (s->call.op == SHARED_LEAVE) {
 		/* A later configuration may have us join again, as somebody else. */
-		s->incarnation[0] = '\0';
+		s->incarnation[0] = s->incarnation[0] == 'z' ? 'i' : s->incarnation[0] + 1;
 		s->life[0] = '\0';
 		s->left = s->leaving;
 		s->joined = false;
@@ -637,6 +652,7 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 		return;
 	}
 	list_unlink(&sent->link);
+	s->n_sent--;
 	if (sent->lease)
 		lease_note(sent->lease);
 	if (is_text(&v[0], "stale"))

@@ -276,7 +276,7 @@ local meta
 
 local function put_entry(j)
   local e = entries[j]
-  set(app_key, j, e.incarnation, e.held, e.want, e.told, e.share, e.n, e.at)
+  set(app_key, j, e.incarnation, e.held, e.want, e.told, e.share, e.n, e.at, e.right)
 end
 
 local function load_app()
@@ -294,7 +294,7 @@ local function load_app()
       if g.ends <= now then redis.call('HDEL', app_key, field) else gone[field] = g end
     elseif is_name(field) then
       local word, v = read(text)
-      entries[field] = { incarnation = word, held = v[1], want = v[2], told = v[3], share = v[4], n = v[5], at = v[6] }
+      entries[field] = { incarnation = word, held = v[1], want = v[2], told = v[3], share = v[4], n = v[5], at = v[6], right = v[7] }
     end
   end
 end
@@ -321,22 +321,22 @@ local function sort_out()
       redis.call('HDEL', app_key, j)
       entries[j] = nil
     elseif e.at < h.back then
-      e.held = e.share -- it was silent for so long that nothing else was counted
+      e.held, e.right = e.share, e.share -- it was silent for so long that nothing else was counted
     end
   end
 end
 
 -- What a host may use, and may still have under way, as far as can be known of it.
-local function count_of(h, e, per_host)
+local function count_of(h, e, what, per_host)
   if not e then
     -- It has not yet said what it has here since the books were lost; share it may.
     return h.share == 1 and h.heard == 0 and per_host or 0
   elseif not may_have_more(h) then
     return e.share
   elseif is_alive(h) then
-    return e.held
+    return e[what]
   end
-  return math.max(e.held, e.share)
+  return math.max(e[what], e.share)
 end
 
 -- Gives each of @names as much of @most as it wants, and nobody more than others want and do not get. Those who want
@@ -376,7 +376,7 @@ local function sync()
   sort_out()
 
   local me = entries[name]
-  local counted = count_of(before, me, per_host)
+  local right = count_of(before, me, 'right', per_host)
   if not me then
     me = { told = 0, share = 0 }
     entries[name] = me
@@ -402,7 +402,7 @@ local function sync()
   for _, j in ipairs(alive) do in_touch[j] = true end
   for j, h in pairs(hosts) do
     if j ~= name then
-      local count = count_of(h, entries[j], per_host)
+      local count = count_of(h, entries[j], 'held', per_host)
       others = others + count
       if not in_touch[j] then silent = silent + count end
       promised = promised + (entries[j] and entries[j].share or count)
@@ -458,7 +458,8 @@ local function sync()
   if not is_short then me.told = math.max(me.told, me.held) end
   -- What it has under way since before it fell silent may be more than was counted for it in the end, and others have
   -- that. It is true, but it is no right to use it again.
-  local usable = math.min(me.told, math.max(n - others, counted))
+  me.right = math.min(me.held, math.max(n - others, right))
+  local usable = math.min(me.told, math.max(n - others, right))
   local free = n - others - me.held
   for _, j in ipairs(alive) do
     local e = entries[j]

@@ -74,7 +74,8 @@ struct shared {
 	uint64_t hello_at; /* when to say hello; NEVER: said */
 	uint64_t beat_at;
 	struct shared_host_call call; /* one at a time */
-	struct list sent;             /* of struct shared_sent, the oldest first */
+	size_t n_sent;
+	struct list sent; /* of struct shared_sent, the oldest first */
 
 	/* What the engine knows of us, and we of it. */
 	char life[SHARED_LIFE]; /* "": it never knew us */
