@@ -360,7 +360,8 @@ static int want_redis(struct daemon *d, const struct config *c)
 {
 	if (d->redis || !*c->redis)
 		return 0;
-	return redis_new(&d->redis, &d->loop, &d->scheduler.shared, c);
+	/* What is in force until @c is; redis_configure() follows. */
+	return redis_new(&d->redis, &d->loop, &d->scheduler.shared, d->config);
 }
 
 /* Puts a configuration in force, or leaves everything as it is. */
@@ -413,9 +414,12 @@ static void swap_texts(char **a, char **b)
 /* What a host is known by to the others is for its lifetime: under another name it would
  * find its own tokens taken by a stranger. The configuration that is used from now on gets
  * what is in force, and the old one, which ends, what was meant. */
-static void keep_identity(struct config *old, struct config *new)
+static void keep_identity(const struct daemon *d, struct config *new)
 {
-	if (!*old->redis)
+	struct config *old = d->config;
+
+	/* It may not even have said goodbye. */
+	if (!*old->redis && shared_state(&d->scheduler.shared, clock_now()) == SHARED_OFF)
 		return;
 	swap_texts(&old->shared_prefix, &new->shared_prefix);
 	swap_texts(&old->shared_name, &new->shared_name);
@@ -435,10 +439,10 @@ static int reload(struct daemon *d, struct buffer *errors, struct buffer *warnin
 	if (r == 0) {
 		list_fixed_keys(old, config, warnings);
 		list_small_shares(config, warnings);
-		keep_identity(old, config);
+		keep_identity(d, config);
 		r = put_in_force(d, config);
 		if (r < 0)
-			keep_identity(old, config); /* back again */
+			keep_identity(d, config); /* back again */
 	}
 	d->reload_failed = r != 0;
 	if (r == 0) {

@@ -23,13 +23,14 @@
  *   addresses only, and edge/resolver.c finds them.
  * - It says REDIS_CONNECTED at once. Whether that is so SO_ERROR tells, once the socket
  *   can be written to.
- * - redisConnectUnixNonBlock() cuts a path that is too long: redis_check() refuses it. A
- *   server whose backlog is full refuses with EAGAIN, and is simply tried again.
+ * - redisConnectUnixNonBlock() cuts a path that is too long, and does not end one that just
+ *   fits: redis_check() refuses both. A server whose backlog is full refuses with EAGAIN, and is simply tried again.
  * - What is appended stays on the heap after it was sent, not wiped. A password is
  *   therefore sent past hiredis, from memory that is wiped.
  * - The reader takes in whatever the server sends, gigabytes if it says so: see REPLY_MOST.
- *   For an array it has the memory ready before the elements come, and goes through all of
- *   it when the connection ends, which takes seconds: see create_array().
+ *   For an array it has the memory ready before the elements come, goes through all of it
+ *   when the connection ends, which takes seconds, and takes arrays of arrays of arrays: see
+ *   create_array(). It calls both "Out of memory".
  *
  * Whatever goes wrong, an error in place of a reply included, ends the connection, and a
  * new one begins with the script loaded again: no state to repair, and a server that
@@ -47,6 +48,7 @@
 
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -70,6 +72,10 @@
 #define PAUSE_LEAST (50 * NSEC_PER_MSEC)
 #define PAUSE_MOST  (250 * NSEC_PER_MSEC)
 
+/* Only a connection that has been of use for so long is one that works: the next after it
+ * need not wait. */
+#define WORKS_AFTER (1 * NSEC_PER_SEC)
+
 /* The last words must not keep the daemon from its end. */
 #define LEAVE_MOST (500 * NSEC_PER_MSEC)
 
@@ -89,6 +95,9 @@ typedef size_t n_elements;
 #else
 typedef int n_elements;
 #endif
+
+/* Bytes of a path that hiredis passes on as they are. */
+#define PATH_MOST (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 2)
 
 struct address {
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* "": over TCP */
@@ -118,6 +127,7 @@ struct line {
 	struct watch *watch;
 	int events;
 	uint64_t deadline; /* of connecting and greeting */
+	uint64_t ready_at; /* when it was */
 	uint64_t retry_at;
 	uint64_t pause;
 	unsigned greeted; /* answers of the greeting so far */
@@ -188,7 +198,7 @@ static bool parse_address(struct address *out, const char *text)
 	size_t n = path ? strlen(path) : 0;
 
 	*out = (struct address){ .port = 0 };
-	if (path && n < sizeof(out->path)) {
+	if (path && n <= PATH_MOST) {
 		memcpy(out->path, path, n);
 		return true;
 	}
@@ -204,9 +214,8 @@ int redis_check(const char *text, struct config_error *why)
 	if (!*text || parse_address(&address, text))
 		return 0;
 	if (path)
-		return config_refuse(why,
-				     "redis: the path has %zu bytes, and a socket's at most %zu",
-				     strlen(path), sizeof(address.path) - 1);
+		return config_refuse(why, "redis: the path has %zu bytes, and may have %zu",
+				     strlen(path), PATH_MOST);
 	return config_refuse(why,
 			     "redis: \"%s\" is neither unix:/absolute/path nor tcp:host:port (such "
 			     "as tcp:10.0.0.7:6379 or tcp:[fd00::7]:6379)",
@@ -255,7 +264,7 @@ static void give_up(struct line *l)
 	struct redis *r = l->redis;
 	bool was_ready = l->phase == PHASE_READY;
 
-	if (l->context && l->context->fd >= 0)
+	if (l->context && l->context->fd > 0) /* hiredis has 0 for none */
 		(void)setsockopt(l->context->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	hang_up(l);
 	if (was_ready && l == &r->calls)
@@ -377,13 +386,21 @@ static bool log_in(struct line *l)
 	return false;
 }
 
-static void on_connected(struct line *l)
+/* What befell the socket; libuv has one code for all of it. */
+static int error_of(const struct line *l)
 {
 	socklen_t size = sizeof(int);
 	int error = 0;
 
 	if (getsockopt(l->context->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-		error = errno;
+		return errno;
+	return error;
+}
+
+static void on_connected(struct line *l)
+{
+	int error = error_of(l);
+
 	if (error) {
 		trouble(l, "connecting: %s", strerror(error));
 		resolver_rotate(l->redis->resolver);
@@ -430,7 +447,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
 	if (!l)
 		return;
 	if (status < 0 && l->phase != PHASE_CONNECTING) {
-		hear_out(l, strerror(-status));
+		hear_out(l, strerror(error_of(l)));
 		return;
 	}
 	/* Of one that failed to connect, SO_ERROR tells why. libuv does not watch it any more. */
@@ -484,7 +501,7 @@ static void *create_array(const redisReadTask *task, n_elements n)
 {
 	const struct redis *r = task->privdata;
 
-	return n > ELEMENTS_MOST ? NULL : r->make_array(task, n);
+	return n > ELEMENTS_MOST || task->parent ? NULL : r->make_array(task, n);
 }
 
 static void bound_replies(struct redis *r, redisReader *reader)
@@ -537,7 +554,7 @@ static void connect_line(struct line *l, uint64_t now)
 		trouble(l, "no memory for a connection");
 		return;
 	}
-	if (l->context->err || l->context->fd < 0) {
+	if (l->context->err || l->context->fd <= 0) {
 		line_failed(l, "connecting");
 		resolver_rotate(r->resolver);
 		return;
@@ -554,16 +571,20 @@ static void connect_line(struct line *l, uint64_t now)
 /* An answer to what was said first. Returns whether it is one to go on with. */
 static bool is_welcome(struct line *l, const redisReply *reply)
 {
-	if (reply->type == REDIS_REPLY_ERROR) {
-		trouble(l, "it answers: %s", reply->str);
-		return false;
-	}
-	return true;
+	bool echoes = l->phase == PHASE_GREETING && l->redis->config->redis_password;
+
+	if (reply->type != REDIS_REPLY_ERROR)
+		return true;
+	/* A server that does not know AUTH repeats what came with it. */
+	trouble(l, "it answers: %.*s", echoes ? (int)strcspn(reply->str, " ") : INT_MAX,
+		reply->str);
+	return false;
 }
 
-static void line_ready(struct line *l)
+static void line_ready(struct line *l, uint64_t now)
 {
 	l->phase = PHASE_READY;
+	l->ready_at = now;
 	l->deadline = NEVER;
 }
 
@@ -613,7 +634,7 @@ static void take_greeting(struct line *l, const redisReply *reply, uint64_t now)
 		return;
 	}
 	memcpy(r->sha, reply->str, SHA_LEN + 1);
-	line_ready(l);
+	line_ready(l, now);
 	shared_up(r->shared, r->run_id, now);
 }
 
@@ -656,7 +677,8 @@ static void take_answer(struct line *l, const redisReply *reply, uint64_t now)
 	}
 	for (size_t i = 0; i < n; i++)
 		r->values[i] = value_of(reply->element[i]);
-	l->pause = 0; /* it works */
+	if (now - l->ready_at >= WORKS_AFTER)
+		l->pause = 0;
 	shared_answer(r->shared, r->values, n, now);
 }
 
@@ -721,7 +743,7 @@ static void take_hint(struct line *l, const redisReply *reply, uint64_t now)
 	}
 	if (strcmp(reply->element[0]->str, "message") != 0) {
 		if (++l->greeted == 2) {
-			line_ready(l);
+			line_ready(l, now);
 			l->pause = 0;
 		}
 		return;
@@ -774,6 +796,8 @@ static void note_state(struct redis *r, uint64_t now)
 	if (!may_tell(r, changed, &before, now))
 		return;
 	r->told = state;
+	if (state == SHARED_IN_TOUCH)
+		r->trouble[0] = '\0';
 	buffer_puts(&line, state == SHARED_LOST && r->config->on_lost == ON_LOST_HOLD
 				   ? "shared: out of touch; what is shared waits"
 				   : state_lines[state].sentence);
@@ -809,7 +833,7 @@ uint64_t redis_turn(struct redis *r, uint64_t now)
 	uint64_t next;
 
 	if (r->calls.phase == PHASE_READY && shared_is_stuck(r->shared, now)) {
-		trouble(&r->calls, "no answer in time");
+		trouble(&r->calls, "no answer in time, or one that is not understood");
 		note_state(r, now);
 		return now;
 	}

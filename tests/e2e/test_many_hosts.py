@@ -6,6 +6,7 @@ Each host has a network of its own. tests/many_hosts plays more of this for long
 """
 
 import contextlib
+import json
 import select
 import socket
 import threading
@@ -309,6 +310,7 @@ GREETINGS = {
     "no run_id": b"+OK\r\n$2\r\nhi\r\n",
     "a reply without end": b"$2000000000\r\n" + b"x" * (8 << 20),
     "depth": b"*1\r\n" * 100,
+    "arrays of arrays": b"*64\r\n" * 3 + (b"*64\r\n" * 63 + b"*0\r\n" * 64) * 4000,
     "more than there can be": b"*2147483647\r\n",
 }
 
@@ -332,6 +334,16 @@ def test_what_is_no_engine_does_no_harm(host, greeting):
     engine.socket.unlink()
     engine.start()
     assert outcome(writer.reply()) == "sent"
+
+
+def test_a_password_that_is_repeated_is_not_logged(host, zego):
+    """As by a server that does not know AUTH; Daemon.finish() looks for it in the log."""
+    engine = Engine(host, ENGINES[0])  # not started
+    echo = f"-ERR unknown command 'AUTH', with args beginning with: '{engine.password}' \r\n".encode()
+    with contextlib.closing(Impostor(engine.socket, echo)):
+        daemon = host.daemon(zego, shared=shared(engine))
+        daemon.wait_for_log('"it answers: ERR"')
+        host.check_secrecy(json.dumps(daemon.control("status")).encode())
 
 
 # Names, which take their time.
