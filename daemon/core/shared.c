@@ -174,9 +174,33 @@ static void look(struct shared *s, struct lease *l, uint64_t now)
 	plan(s, l, now);
 }
 
+/* Whether nothing is to be shared any more, and nobody can be told. */
+static bool is_cut_off(const struct shared *s)
+{
+	return !s->up && (s->joined || !list_is_empty(&s->leases)) && !*s->config->redis;
+}
+
+/* A later configuration may have us join again, as somebody else: to the engine we are gone. */
+static void forget(struct shared *s)
+{
+	s->incarnation[0] = s->incarnation[0] == 'z' ? 'i' : s->incarnation[0] + 1;
+	s->life[0] = '\0';
+	s->joined = false;
+	s->in_touch = false;
+	s->grows_at = NEVER;
+	list_for_each (node, &s->leases) {
+		struct lease *l = list_entry(node, struct lease, link);
+
+		l->is_known = false;
+		lease_note(l);
+	}
+}
+
 void shared_plan(struct shared *s, uint64_t now)
 {
 	pass_time(s, now);
+	if (is_cut_off(s))
+		forget(s);
 	while (!list_is_empty(&s->noted)) {
 		struct lease *l = list_first(&s->noted, struct lease, noted);
 
@@ -550,14 +574,9 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 			   size_t n, uint64_t now)
 {
 	if (s->call.op == SHARED_LEAVE) {
-		/* A later configuration may have us join again, as somebody else. */
-		s->incarnation[0] = s->incarnation[0] == 'z' ? 'i' : s->incarnation[0] + 1;
-		s->life[0] = '\0';
 		s->left = s->leaving;
-		s->joined = false;
-		s->in_touch = false;
-		s->grows_at = NEVER;
 		s->hello_at = now;
+		forget(s);
 		return true;
 	}
 	if (n != 6 || !v[3].is_text || v[3].len >= SHARED_LIFE || !v[4].is_text || !v[5].is_text ||

@@ -255,6 +255,23 @@ def test_a_reload_begins_and_ends_sharing(host, engine, zego):
     assert outcome(writer.ask(message(id=5, ttl_ms=60_000))) == "sent"
 
 
+def test_sharing_ends_although_nobody_can_be_told(host, engine, zego):
+    daemon = host.daemon(zego, shared=shared(engine))
+    wait_for_state(daemon, "in_touch")
+    engine.kill()
+    wait_for_state(daemon, "lost")
+    assert daemon.reload(shared={"redis": None})
+    wait_for_state(daemon, "off")
+    failed = daemon.control("status")["shared"]["connections_failed"]
+    assert outcome(daemon.connect().ask(message(id=1, ttl_ms=60_000))) == "sent"
+    time.sleep(1)
+    assert daemon.control("status")["shared"]["connections_failed"] == failed
+    engine.start()
+    assert daemon.reload(shared=shared(engine))
+    wait_for_state(daemon, "in_touch")
+    assert outcome(daemon.connect().ask(message(id=2, ttl_ms=60_000))) == "sent"
+
+
 def test_an_appid_with_less_than_a_message_for_each_host_is_told(host, engine, zego):
     daemon = host.daemon(zego, shared=shared(engine, hosts=4), app={"rate": 3})
     sentence = f"app={APP} has a rate of 3 for 4 hosts: one that is cut off has no share, and sends nothing"
