@@ -76,6 +76,7 @@ FIRING = [
          {"state": "lost"}),
     Case("BarragedSharedLost", "critical", [series("barraged_shared_state", "1x9", state="joining")], 7,
          {"state": "joining"}),
+    Case("BarragedSharedUnsteady", "warning", [series("barraged_shared_connections_failed_total", "0+7x60")], 25),
     Case("BarragedSharedTaken", "critical", [series("barraged_shared_state", "0x4 1x5", state="taken")], 7,
          {"state": "taken"}),
 ]
@@ -143,6 +144,10 @@ QUIET = {
         "in touch": ([series("barraged_shared_state", "1x9", state="in_touch")], 9),
         "nothing is shared": ([series("barraged_shared_state", "1x9", state="off")], 9),
         "back at once": ([series("barraged_shared_state", "0x4 1 0x4", state="lost")], 5),
+    },
+    "BarragedSharedUnsteady": {
+        "now and then": ([series("barraged_shared_connections_failed_total", "0+5x60")], 40),
+        "once, a lot": ([series("barraged_shared_connections_failed_total", "0x9 100x60")], 19),
     },
     "BarragedSharedTaken": {
         "it is its own": ([series("barraged_shared_state", "0x9", state="taken")], 9),
