@@ -20,7 +20,7 @@ local WAIT = 2000    -- how long an engine without memory waits for somebody who
 local HEARD = 1300   -- what was said so long ago, all who are in touch know or have been silent since
 local KNOWN = 2500   -- likewise for a name, which beats alone tell
 local LATE = 1200000 -- nothing arrives from a process that ended so long ago: longer than TCP tries
-local TURN = 1000    -- what cannot be divided goes round so often
+local TURN = 2500    -- what cannot be divided goes round so often: each time a token is missing for a moment
 
 local op, name, incarnation, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local sequence, heard, settle, share = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
