@@ -399,6 +399,7 @@ static void call_sync(struct shared *s, struct lease *l, struct shared_call *c, 
 	l->told_held = l->held;
 	l->told_want = lease_want(l, now);
 	l->again_at = NEVER;
+	l->is_known = true; /* it may be, whether or not we hear of it */
 	l->is_asked = false;
 	l->say_again = false;
 	l->is_bye = false;
@@ -613,13 +614,8 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	lease_note(l);
 	if (n != 7)
 		return false;
-	if (l->is_ending) {
-		l->is_known = true;
+	if (l->is_ending || l->say_again) /* what we have now is not what we had told */
 		return true;
-	}
-	if (l->say_again) /* what we have now is not what we had told */
-		return true;
-	l->is_known = true;
 	lease_set_unsaid(l, false);
 	l->held = positive(&v[3]);
 	l->target = positive(&v[4]);

@@ -38,7 +38,7 @@ struct lease {
 	uint64_t told_held;
 	uint64_t again_at;  /* when the engine said to ask again */
 	uint64_t called_at; /* the last call */
-	bool is_known;      /* the engine has it in the books of this life */
+	bool is_known;      /* the engine may have it in the books of this life */
 	bool is_unsaid;     /* we may use what the engine does not know of */
 	bool say_again;     /* the call under way was overtaken by what happened here */
 	bool is_asked;      /* to tell, whatever has changed */
