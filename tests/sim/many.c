@@ -444,6 +444,20 @@ static uint64_t number_in(const char *text, unsigned word)
 	return text ? strtoull(text, NULL, 10) : 0;
 }
 
+/* Whether what is written of a host is of the process that goes by its name now; if not, it
+ * is put right when somebody next asks for the AppID. */
+static bool is_of_living(struct engine *e, const char *key, const char *name)
+{
+	char incarnation[64];
+	const char *host;
+	size_t n;
+
+	(void)snprintf(incarnation, sizeof(incarnation), "%.60s", engine_get(e, key, name));
+	n = strcspn(incarnation, " ");
+	host = engine_get(e, hosts_key, name);
+	return host && strncmp(host, incarnation, n + 1) == 0;
+}
+
 void many_check_books(struct sim *sim, uint32_t app_id)
 {
 	struct engine *e = sim->redis->engine;
@@ -458,7 +472,7 @@ void many_check_books(struct sim *sim, uint32_t app_id)
 	(void)snprintf(key, sizeof(key), "barraged:app:%" PRIu32, app_id);
 	for (next = engine_next(e, key, NULL); next; next = engine_next(e, key, field)) {
 		(void)snprintf(field, sizeof(field), "%s", next);
-		if (*field == '#' || *field == '~')
+		if (*field == '#' || *field == '~' || !is_of_living(e, key, field))
 			continue;
 		in_books += number_in(engine_get(e, key, field), 1);
 		shares += number_in(engine_get(e, key, field), 4);
@@ -598,6 +612,8 @@ static void choose(struct many *m)
 	m->may_hold = x > 0.6;
 	(void)snprintf(m->app, sizeof(m->app), "rate = %u; burst = %u; room_rate = 0", m->n,
 		       1 + below(m, 15));
+	if (by_chance(m, 0.2))
+		m->sim->start_failures = 0.05;
 	for (unsigned i = 0; i < k; i++)
 		(void)add_member(m);
 }
