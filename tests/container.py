@@ -51,7 +51,7 @@ CANNOT_RUN = 77
 
 # What the daemon is linked with, and what a Debian host has anyway.
 PACKAGES = "systemd systemd-sysv ca-certificates".split()
-PACKAGES += "libuv1 libcurl4 libcjson1 libinih1 libssl3 libmicrohttpd12 libsystemd0".split()
+PACKAGES += "libuv1 libcurl4 libcjson1 libinih1 libssl3 libmicrohttpd12 libsystemd0 libhiredis0.14".split()
 
 # Users of the container beside the daemon's: one of its group, and one that is nobody.
 USERS = "u friend -\nm friend barraged\nu stranger -\n"

@@ -1190,8 +1190,9 @@ class Listener:
     asyncio's own servers can do neither and come back on the same port, hence the accept loop.
     """
 
-    def __init__(self, server, port, tls):
+    def __init__(self, server, address, port, tls):
         self.server = server
+        self.address = address
         self.port = port
         self.tls = tls
         self.socket = None
@@ -1213,7 +1214,7 @@ class Listener:
     def open(self):
         if self.socket:
             return
-        self.socket = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        self.socket = socket.create_server((self.address, self.port), backlog=1024)
         self.socket.setblocking(False)
         self.port = self.socket.getsockname()[1]
 
@@ -1356,33 +1357,33 @@ def sign_with_ca(directory, names, dates):
     openssl(directory, "ca", "-batch", "-notext", "-config", "ca.conf", *dates, *files)
 
 
-def sign_with_itself(directory):
-    about = ("-days", "2", "-subj", "/CN=sandbox", "-addext", OURSELVES)
+def sign_with_itself(directory, names):
+    about = ("-days", "2", "-subj", "/CN=sandbox", "-addext", names)
     openssl(directory, "req", "-x509", *new_key("server.key"), "-out", "server.pem", *about)
 
 
 CERTIFICATES = {
-    "good": lambda directory: sign_with_ca(directory, OURSELVES, validity(-1, 2)),
-    "expired": lambda directory: sign_with_ca(directory, OURSELVES, validity(-3, -1)),
+    "good": lambda directory, names: sign_with_ca(directory, names, validity(-1, 2)),
+    "expired": lambda directory, names: sign_with_ca(directory, names, validity(-3, -1)),
     "self-signed": sign_with_itself,
-    "wrong-host": lambda directory: sign_with_ca(directory, SOMEBODY_ELSE, validity(-1, 2)),
+    "wrong-host": lambda directory, _names: sign_with_ca(directory, SOMEBODY_ELSE, validity(-1, 2)),
 }
 
 
-def make_certificates(directory, kind):
+def make_certificates(directory, kind, address="127.0.0.1"):
     """Write ca.pem, server.pem and server.key. The key of the CA does not survive this function."""
     with tempfile.TemporaryDirectory(prefix="sandbox-ca-") as scratch:
         Path(scratch, "ca.conf").write_text(CA_CONFIG)
         Path(scratch, "index.txt").touch()
         about = ("-days", "2", "-subj", "/CN=sandbox CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         openssl(scratch, "req", "-x509", *new_key("ca.key"), "-out", "ca.pem", *about)
-        CERTIFICATES[kind](scratch)
+        CERTIFICATES[kind](scratch, f"{OURSELVES},IP:{address}")
         for name in ("ca.pem", "server.pem", "server.key"):
             shutil.copy(Path(scratch, name), directory)
 
 
-def tls_context(directory, kind):
-    make_certificates(directory, kind)
+def tls_context(directory, kind, address):
+    make_certificates(directory, kind, address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -1480,6 +1481,7 @@ def parse_arguments(arguments):
 
     add("--app", f"an AppID and its requests per second, 100 if absent; repeatable (default: {DEFAULT_APP})",
         type=parse_app, action="append", metavar="APPID:SECRET[:LIMIT]")
+    add("--address", "address of the API (default: 127.0.0.1)", default="127.0.0.1")
     add("--port", "port of the API, 0 for any (default)", type=whole_number, default=0)
     add("--control-port", "port to steer it by, 0 for any (default)", type=whole_number, default=0, metavar="PORT")
     add("--http", "plain HTTP instead of HTTPS", action="store_true")
@@ -1526,12 +1528,12 @@ def stop_event(with_stdin):
 async def serve(options, server, directory):
     """Serve until told to stop."""
     stop = stop_event(options.with_stdin)
-    tls = None if options.http else tls_context(directory, options.certificate)
-    listener = Listener(server, options.port, tls)
+    tls = None if options.http else tls_context(directory, options.certificate, options.address)
+    listener = Listener(server, options.address, options.port, tls)
     await listener.apply(pause_accept=False, refuse=False)
     control = await asyncio.start_server(Control(server, listener).serve, "127.0.0.1", options.control_port)
     ready = {
-        "url": f"{'https' if tls else 'http'}://127.0.0.1:{listener.port}/",
+        "url": f"{'https' if tls else 'http'}://{options.address}:{listener.port}/",
         "control": f"http://127.0.0.1:{control.sockets[0].getsockname()[1]}/",
         "ca_file": str(Path(directory, "ca.pem").absolute()) if tls else None,
         "pid": os.getpid(),

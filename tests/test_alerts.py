@@ -72,6 +72,13 @@ FIRING = [
     Case("BarragedRepliesDiscarded", "warning", [series("barraged_replies_discarded_total", "0x4 1x20")], 6),
     Case("BarragedLogLinesLost", "warning", [series("barraged_log_lines_lost_total", "3x4 4x20")], 6),
     Case("BarragedSocketLost", "critical", [series("barraged_socket_lost", "0x4 1x5")], 7),
+    Case("BarragedSharedLost", "critical", [series("barraged_shared_state", "0x4 1x5", state="lost")], 7,
+         {"state": "lost"}),
+    Case("BarragedSharedLost", "critical", [series("barraged_shared_state", "1x9", state="joining")], 7,
+         {"state": "joining"}),
+    Case("BarragedSharedUnsteady", "warning", [series("barraged_shared_connections_failed_total", "0+7x60")], 25),
+    Case("BarragedSharedTaken", "critical", [series("barraged_shared_state", "0x4 1x5", state="taken")], 7,
+         {"state": "taken"}),
 ]
 
 QUIET = {
@@ -132,6 +139,19 @@ QUIET = {
     "BarragedSocketLost": {
         "it is there": ([series("barraged_socket_lost", "0x9")], 9),
         "replaced at once": ([series("barraged_socket_lost", "0x4 1 0x4")], 5),
+    },
+    "BarragedSharedLost": {
+        "in touch": ([series("barraged_shared_state", "1x9", state="in_touch")], 9),
+        "nothing is shared": ([series("barraged_shared_state", "1x9", state="off")], 9),
+        "back at once": ([series("barraged_shared_state", "0x4 1 0x4", state="lost")], 5),
+    },
+    "BarragedSharedUnsteady": {
+        "now and then": ([series("barraged_shared_connections_failed_total", "0+5x60")], 40),
+        "once, a lot": ([series("barraged_shared_connections_failed_total", "0x9 100x60")], 19),
+    },
+    "BarragedSharedTaken": {
+        "it is its own": ([series("barraged_shared_state", "0x9", state="taken")], 9),
+        "for a moment": ([series("barraged_shared_state", "0x4 1 0x4", state="taken")], 5),
     },
 }
 

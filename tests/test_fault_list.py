@@ -11,9 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Prefix of the faults of a section: its name, and how many there are.
-SECTIONS = {"I": ("Intake", 31), "C": ("Core", 21), "D": ("Delivery", 34), "P": ("Process", 20)}
+SECTIONS = {"I": ("Intake", 31), "C": ("Core", 21), "D": ("Delivery", 34), "P": ("Process", 20),
+            "M": ("Many hosts", 12)}  # fmt: skip
 
-ROW = re.compile(r"\| ([ICDP]\d+) \| (.+) \| (.+) \| (.+) \|")
+ROW = re.compile(r"\| ([ICDPM]\d+) \| (.+) \| (.+) \| (.+) \|")
 REFERENCE = re.compile(r"`(tests/[\w./-]+)(?:::|: )(\w+)`")
 
 

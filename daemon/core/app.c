@@ -13,14 +13,11 @@ int app_new(struct app **out, const struct app_config *config, uint64_t now)
 
 	if (!app)
 		return -ENOMEM;
-	if (bucket_new_local(&app->bucket) < 0) {
-		free(app);
-		return -ENOMEM;
-	}
 	app->app_id = config->app_id;
 	app->config = config;
 	app->timer.owner = TIMER_APP;
 	pacer_init(&app->pacer, config->rate, config->burst, now);
+	lease_init(&app->lease);
 	list_init(&app->link);
 	list_init(&app->runnable);
 	list_init(&app->rooms);
@@ -42,13 +39,37 @@ void app_free(struct app *app)
 	list_unlink(&app->runnable);
 	for (size_t i = 0; i < _CLASS_N; i++)
 		heap_deinit(&app->longest[i]);
-	bucket_free(app->bucket);
+	lease_detach(&app->lease);
+	tokens_deinit(&app->tokens);
 	free(app);
 }
 
 uint64_t app_rate(const struct app *app, uint64_t now)
 {
 	return limit_at(&app->limit, app->config->rate, now);
+}
+
+uint64_t app_allotment(const struct app *app, uint64_t now)
+{
+	return min_u64(lease_allotment(&app->lease, app->config, now), app->config->rate);
+}
+
+uint64_t app_limit(const struct app *app, uint64_t now)
+{
+	uint64_t allotment = app_allotment(app, now);
+	uint64_t rate = app_rate(app, now);
+
+	if (allotment == app->config->rate || allotment == 0)
+		return min_u64(allotment, rate);
+	/* Where the API finds all of us too fast, each gives way by as much. */
+	return max_u64(allotment * rate / app->config->rate, 1);
+}
+
+uint64_t app_share(const struct app *app)
+{
+	if (app->lease.shared)
+		return app->lease.share;
+	return app->config ? app->config->rate : 0;
 }
 
 enum app_state app_state(const struct app *app, uint64_t now)
@@ -78,8 +99,8 @@ const char *app_state_name(enum app_state state)
 
 uint64_t app_tokens(struct app *app, uint64_t credit, uint64_t now)
 {
-	uint64_t away = app->bucket->ops->away(app->bucket, credit, now);
-	uint64_t limit = app->config ? app_rate(app, now) : 0;
+	uint64_t away = tokens_away(&app->tokens, credit, now);
+	uint64_t limit = app->config ? app_limit(app, now) : 0;
 
 	return limit > away ? limit - away : 0;
 }

@@ -393,6 +393,16 @@ static void check_apps(const struct config *c, struct findings *f)
 	}
 }
 
+static void check_shared(const struct config *c, struct findings *f)
+{
+	unsigned line = c->reading.lines[SECTION_SHARED];
+
+	if (*c->redis && c->shared_hosts == 0)
+		found(f, line, "hosts is missing in this section: how many are meant to share?");
+	if (*c->redis_user && !*c->redis_password_file)
+		found(f, line, "user is given without password_file");
+}
+
 int config_finish(struct config *c, config_report_fn report, void *arg)
 {
 	struct findings f = { .report = report, .arg = arg };
@@ -400,6 +410,7 @@ int config_finish(struct config *c, config_report_fn report, void *arg)
 	if (*c->control_socket && strcmp(c->socket, c->control_socket) == 0)
 		found(&f, c->reading.lines[SECTION_DAEMON],
 		      "socket and control_socket are the same path");
+	check_shared(c, &f);
 	if (c->n_apps == 0) {
 		found(&f, 0, "there is no [app APPID] section, so nothing could be sent");
 		return CONFIG_E_INVALID;

@@ -24,10 +24,11 @@
 #define MINUTE (60 * SEC)
 #define HOUR   (60 * MINUTE)
 
-#define IN_DAEMON(field)   #field, 1u << SECTION_DAEMON, offsetof(struct config, field)
-#define IN_UPSTREAM(field) #field, 1u << SECTION_UPSTREAM, offsetof(struct config, field)
-#define IN_QUEUE(field)    #field, 1u << SECTION_QUEUE, offsetof(struct config, field)
-#define IN_APP(field)      #field, 1u << SECTION_APP, offsetof(struct app_config, field)
+#define IN_DAEMON(field)       #field, 1u << SECTION_DAEMON, offsetof(struct config, field)
+#define IN_UPSTREAM(field)     #field, 1u << SECTION_UPSTREAM, offsetof(struct config, field)
+#define IN_QUEUE(field)        #field, 1u << SECTION_QUEUE, offsetof(struct config, field)
+#define IN_SHARED(name, field) #name, 1u << SECTION_SHARED, offsetof(struct config, field)
+#define IN_APP(field)          #field, 1u << SECTION_APP, offsetof(struct app_config, field)
 #define IN_BOTH(field)                                                                             \
 #field, 1u << SECTION_QUEUE | 1u << SECTION_APP, offsetof(struct queue_config, field)
 
@@ -35,6 +36,11 @@ static const char *const no_or_yes[] = { "no", "yes", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 static const char *const http_versions[] = { [HTTP_1_1] = "1.1", [HTTP_2] = "2", NULL };
 static const char *const credits[] = { [CREDIT_AUTO] = "auto", [CREDIT_NONE] = "none", NULL };
+static const char *const on_losts[] = {
+	[ON_LOST_SHARE] = "share",
+	[ON_LOST_HOLD] = "hold",
+	NULL,
+};
 static const char *const overflows[] = {
 	[OVERFLOW_OLDEST] = "oldest",
 	[OVERFLOW_NEWEST] = "newest",
@@ -125,6 +131,9 @@ const struct config_key config_keys[] = {
 	{ IN_APP(room_in_flight), KEY_NUMBER, 0, 100000, "0", "messages", NULL,
 	  "Messages to one room under way at the same time; 1 keeps a room's order at the server, at "
 	  "one message a round trip; 0: no limit." },
+	{ IN_APP(shared), BOOLEAN, "yes", "", no_or_yes,
+	  "Whether its budget is shared with other hosts, where [shared] says how; no: it is this "
+	  "host's alone." },
 	{ IN_APP(allow_users), KEY_TEXT, 0, TEXT_MAX, "", "", NULL,
 	  "Users that may use this AppID, by names or numbers, with blanks or commas between them; with "
 	  "allow_groups empty too: everyone who may open the socket." },
@@ -140,6 +149,26 @@ const struct config_key config_keys[] = {
 	  "How long a message is worth sending; an older one is dropped." },
 	{ IN_BOTH(queue_max), KEY_NUMBER, 0, 10000000, "0", "messages", NULL,
 	  "Messages that may wait for one AppID; 0: as many as can be sent within max_age." },
+
+	{ IN_SHARED(redis, redis), KEY_TEXT, 0, TEXT_MAX, "", "", NULL,
+	  "The Redis or Valkey that keeps the AppIDs' budgets for all hosts, as unix:/absolute/path or "
+	  "tcp:host:port; empty: every AppID's budget is this host's alone." },
+	{ IN_SHARED(user, redis_user), KEY_TEXT, 0, 64, "", "", NULL,
+	  "User to log in to it as, with the password; empty: its default user." },
+	{ IN_SHARED(password_file, redis_password_file), KEY_SECRET, 0, TEXT_MAX, "", "", NULL,
+	  "File with its password on the one line, readable by its owner only; or credential:NAME for "
+	  "what systemd passes by LoadCredential=; empty: it asks for none." },
+	{ IN_SHARED(prefix, shared_prefix), KEY_TEXT, 1, 64, "barraged:", "", NULL,
+	  "What the names of all keys and channels there begin with; the same on all hosts that "
+	  "share." },
+	{ IN_SHARED(hosts, shared_hosts), KEY_NUMBER, 0, 1000, "0", "hosts", NULL,
+	  "How many hosts are meant to share, the same on all of them; has to be given where redis is." },
+	{ IN_SHARED(on_lost, on_lost), CHOICE(on_losts), "share", "", on_losts,
+	  "What to do while it cannot be reached: go on with this host's share of each AppID, its rate "
+	  "divided by hosts, or hold, which sends nothing for them." },
+	{ IN_SHARED(name, shared_name), KEY_TEXT, 0, 64, "", "", NULL,
+	  "What this host is called among them, no two alike: letters, digits, dots, dashes and "
+	  "underscores; empty: the host's name." },
 	{ NULL },
 };
 
@@ -152,6 +181,9 @@ static const struct {
 	[SECTION_QUEUE] = { "queue",
 	  "What waits, and for how long. overflow, max_age and queue_max may stand in an [app ...] "
 	  "section too and then hold for that AppID." },
+	[SECTION_SHARED] = { "shared",
+	  "Where several hosts send for the same AppIDs: who keeps the one budget of each, so that all "
+	  "hosts together keep to it. See docs/MANY-HOSTS.md." },
 	[SECTION_APP] = { "app", "One such section for each AppID." },
 };
 /* clang-format on */

@@ -268,6 +268,17 @@ static void print_states(struct metrics_print *p, const struct metric *m)
 	for_each_app(p, m, print_states_of_app);
 }
 
+static void print_shared_states(struct metrics_print *p, const struct metric *m)
+{
+	enum shared_state now = shared_state(&p->scheduler->shared, p->now);
+
+	for (enum shared_state state = 0; state < _SHARED_STATE_N; state++) {
+		sample(p, m, "");
+		label(p, "state", shared_state_name(state));
+		value(p, state == now ? 1 : 0);
+	}
+}
+
 static void print_value_of_app(struct metrics_print *p, const struct metric *m, struct app *app)
 {
 	sample(p, m, metric_suffix(m));
@@ -347,7 +358,17 @@ static uint64_t app_rate_now(const struct metrics_print *p, struct app *app)
 	return app->config ? app_rate(app, p->now) : 0;
 }
 
+static uint64_t app_share_now(const struct metrics_print *p, struct app *app)
+{
+	return app_share(app);
+}
+
 /* An AppID that was removed has no configuration any more. */
+
+static uint64_t app_allotment_now(const struct metrics_print *p, struct app *app)
+{
+	return app->config ? app_allotment(app, p->now) : 0;
+}
 
 static uint64_t app_rate_max(const struct metrics_print *p, struct app *app)
 {
@@ -413,6 +434,23 @@ const struct metric metrics[] = {
 	  "Messages that the API's limit would allow at this moment.", OF_APPS(app_tokens_now) },
 	{ "barraged_app_state", METRIC_GAUGE, "",
 	  "1 for the state that the AppID is in.", print_states },
+
+	{ "barraged_allotment", METRIC_GAUGE, "",
+	  "How much of N is this host's now: all of it, unless hosts share the AppID.",
+	  OF_APPS(app_allotment_now) },
+	{ "barraged_share", METRIC_GAUGE, "",
+	  "How much of N is kept for this host when it is cut off from the others.",
+	  OF_APPS(app_share_now) },
+	{ "barraged_shared_state", METRIC_GAUGE, "",
+	  "1 for what this host is to those it shares AppIDs with.", print_shared_states },
+	{ "barraged_shared_calls", METRIC_COUNTER, "",
+	  "Calls of the script in Redis.", COUNT(shared_calls) },
+	{ "barraged_shared_hints", METRIC_COUNTER, "",
+	  "Messages heard from other hosts by Redis.", COUNT(shared_hints) },
+	{ "barraged_shared_connections_opened", METRIC_COUNTER, "",
+	  "Connections opened to Redis.", COUNT(shared_opened) },
+	{ "barraged_shared_connections_failed", METRIC_COUNTER, "",
+	  "Connections to Redis that could not be made, or broke.", COUNT(shared_failed) },
 
 	{ "barraged_upstream_up", METRIC_GAUGE, "",
 	  "Whether the API can be reached.", print_upstream_up },

@@ -19,14 +19,14 @@ static uint64_t interval(uint64_t rate)
 	return NSEC_PER_SEC * 25 / (rate * 26);
 }
 
-static void update(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t now)
+static void drip(struct pacer *p, uint64_t burst, uint64_t now)
 {
 	uint64_t elapsed = now - p->since;
 	uint64_t most = burst;
 
 	if (p->busy)
-		most = max_u64(rate / 25, 1);
-	most *= interval(rate);
+		most = max_u64(p->rate / 25, 1) + p->spare;
+	most *= interval(p->rate);
 	if (p->level < most)
 		p->level = min_u64(p->level + elapsed, most);
 	else
@@ -34,9 +34,21 @@ static void update(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t now)
 	p->since = now;
 }
 
+static void update(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t now)
+{
+	drip(p, burst, now);
+	/* What was saved is a number of messages, whatever time they take at another rate. */
+	p->level = p->level * p->rate / rate;
+	p->rate = rate;
+}
+
 void pacer_init(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t now)
 {
-	*p = (struct pacer){ .level = burst * interval(rate), .since = now };
+	*p = (struct pacer){
+		.level = burst * interval(rate),
+		.rate = rate,
+		.since = now,
+	};
 }
 
 void pacer_set_busy(struct pacer *p, bool busy, uint64_t rate, uint64_t burst, uint64_t now)
@@ -51,6 +63,12 @@ uint64_t pacer_ready_at(struct pacer *p, uint64_t rate, uint64_t burst, uint64_t
 {
 	update(p, rate, burst, now);
 	return p->level >= interval(rate) ? now : now + (interval(rate) - p->level);
+}
+
+void pacer_allow(struct pacer *p, uint64_t n, uint64_t rate, uint64_t burst, uint64_t now)
+{
+	update(p, rate, burst, now);
+	p->level += n * interval(rate);
 }
 
 void pacer_spend(struct pacer *p, uint64_t rate)

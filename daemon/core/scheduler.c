@@ -65,12 +65,15 @@ static void app_look(struct scheduler *s, struct app *app)
 	heap_remove(&s->crowded, &app->crowd);
 	if (!list_is_linked(&app->runnable))
 		list_push_back(&s->runnable, &app->runnable);
+	lease_note(&app->lease);
 }
 
-/* cppcheck-suppress unusedFunction; for a bucket that is not local; there is none yet */
-void scheduler_wake(struct scheduler *s, struct app *app)
+/* What the pacer goes by; who holds nothing starts nothing. Tokens that come from other
+ * hosts come at any time, and not evenly. */
+static uint64_t pace_of(struct app *app, uint64_t now)
 {
-	app_look(s, app);
+	app->pacer.spare = app_allotment(app, now) < app->config->rate;
+	return max_u64(app_limit(app, now), 1);
 }
 
 /* A message has become startable: no need to look if the AppID waits for its own sake. */
@@ -92,10 +95,15 @@ static void set_timer(struct scheduler *s, struct timer *t, uint64_t at)
  * back before, its tokens must still be known. */
 static void retired_settle(struct scheduler *s, struct app *app, uint64_t now)
 {
-	uint64_t home = app->bucket->ops->home_at(app->bucket);
+	uint64_t home = tokens_home_at(&app->tokens);
 
-	if (app->n_rooms > 0 || home > now) {
-		set_timer(s, &app->timer, app->n_rooms > 0 ? NEVER : home);
+	if (app->n_rooms > 0)
+		home = NEVER;
+	lease_note(&app->lease);
+	if (home <= now && !lease_has_ended(&app->lease))
+		home = NEVER; /* until the others have its tokens */
+	if (home > now) {
+		set_timer(s, &app->timer, home);
 		return;
 	}
 	heap_remove(&s->timers, &app->timer.node);
@@ -302,8 +310,9 @@ static void request_move(struct scheduler *s, struct request *r, enum request_st
 	enter_state(s, r);
 	if (to != REQUEST_NEW)
 		app->n[to]++;
+	lease_note(&app->lease);
 	if (app->config)
-		pacer_set_busy(&app->pacer, app->n[REQUEST_QUEUED] > 0, app_rate(app, now),
+		pacer_set_busy(&app->pacer, app->n[REQUEST_QUEUED] > 0, pace_of(app, now),
 			       app->config->burst, now);
 }
 
@@ -582,13 +591,13 @@ static int take_tokens(struct scheduler *s, struct room *room, uint64_t now, uin
 	uint64_t credit = s->credit.value;
 	int e;
 
-	e = app->bucket->ops->take(app->bucket, app_rate(app, now), credit, now, again);
+	e = tokens_take(&app->tokens, app_limit(app, now), credit, now, again);
 	if (e != 0)
 		return e;
 	e = tokens_take(&room->tokens, limit_at(&room->limit, room_rate(room), now), credit, now,
 			again);
 	if (e != 0)
-		app->bucket->ops->put_back(app->bucket);
+		tokens_put_back(&app->tokens);
 	return e;
 }
 
@@ -621,12 +630,12 @@ static void launch(struct scheduler *s, struct request *r, uint64_t now)
 	if (e == 0)
 		e = s->transport->start(s->transport, r, &signature);
 	if (e < 0) {
-		app->bucket->ops->put_back(app->bucket);
+		tokens_put_back(&app->tokens);
 		tokens_put_back(&room->tokens);
 		finish(s, r, e == -ENOMEM ? FATE_MEMORY : FATE_INTERNAL, NULL, now);
 		return;
 	}
-	pacer_spend(&app->pacer, app_rate(app, now));
+	pacer_spend(&app->pacer, pace_of(app, now));
 	upstream_start(&s->upstream, r);
 	tell(s, (struct scheduler_event){ .type = EVENT_STARTED, .app = app, .request = r });
 	room_settle(s, room, now);
@@ -641,7 +650,9 @@ static uint64_t app_ready_at(struct app *app, uint64_t now)
 		return NEVER;
 	if (at > now)
 		return at;
-	return pacer_ready_at(&app->pacer, app_rate(app, now), app->config->burst, now);
+	if (app_limit(app, now) == 0)
+		return NEVER; /* others hold all of it */
+	return pacer_ready_at(&app->pacer, pace_of(app, now), app->config->burst, now);
 }
 
 /* Starts at most one message. Returns whether another look is worth it. */
@@ -725,6 +736,33 @@ static void run_timers(struct scheduler *s, uint64_t now)
 	}
 }
 
+/* A few of the tokens that were gained may be used at once, as they have been unused for
+ * long enough; all of them would leave in a clump. */
+static void use_gained(struct scheduler *s, struct app *app, uint64_t now)
+{
+	uint64_t at_once = min_u64(app->lease.gained, max_u64(app->config->rate / 25, 1));
+
+	app->lease.gained = 0;
+	if (app->n[REQUEST_QUEUED] > 0 && at_once > 0)
+		pacer_allow(&app->pacer, at_once, pace_of(app, now), app->config->burst, now);
+	app_look(s, app);
+}
+
+/* Looks at AppIDs of which this host holds more than before, or nothing any more. */
+static void run_leases(struct scheduler *s, uint64_t now)
+{
+	struct lease *lease;
+
+	while ((lease = shared_pop_changed(&s->shared, now))) {
+		struct app *app = container_of(lease, struct app, lease);
+
+		if (app->config)
+			use_gained(s, app, now);
+		else
+			retired_settle(s, app, now);
+	}
+}
+
 uint64_t scheduler_run(struct scheduler *s, uint64_t now)
 {
 	const struct heap_node *top;
@@ -732,6 +770,8 @@ uint64_t scheduler_run(struct scheduler *s, uint64_t now)
 
 	run_wheel(s, now);
 	run_timers(s, now);
+	shared_plan(&s->shared, now);
+	run_leases(s, now);
 	while (!list_is_empty(&s->runnable) && s->in_flight < s->config->max_in_flight &&
 	       upstream_is_open(&s->upstream, now)) {
 		struct app *app = list_first(&s->runnable, struct app, runnable);
@@ -741,7 +781,10 @@ uint64_t scheduler_run(struct scheduler *s, uint64_t now)
 			app_look(s, app);
 	}
 
-	next = wheel_next(&s->wheel);
+	shared_plan(&s->shared, now);
+	next = min_u64(wheel_next(&s->wheel), shared_grows_at(&s->shared, now));
+	if (!list_is_empty(&s->shared.changed))
+		next = min_u64(next, now + 1);
 	top = heap_top(&s->timers);
 	if (top)
 		next = min_u64(next, top->key);
@@ -858,9 +901,7 @@ static void react(struct scheduler *s, struct request *r, const struct answer *a
 
 static void give_tokens(struct scheduler *s, struct room *room, bool answered, uint64_t now)
 {
-	struct bucket *b = room->app->bucket;
-
-	b->ops->give(b, answered, s->credit.value, now);
+	tokens_give(&room->app->tokens, answered, now);
 	tokens_give(&room->tokens, answered, now);
 	room->limited = false;
 }
@@ -977,7 +1018,8 @@ static int gather_apps(struct scheduler *s, const struct config *c, struct app *
 		apps[i]->held_until = now + c->startup_hold;
 		fresh++;
 	}
-	if (heap_reserve(&s->crowded, c->n_apps) < 0)
+	if (heap_reserve(&s->crowded, c->n_apps) < 0 ||
+	    heap_reserve(&s->shared.timers, s->n_timed + fresh) < 0)
 		return -ENOMEM;
 	return heap_reserve(&s->timers, s->n_timed + fresh);
 }
@@ -993,6 +1035,7 @@ static void free_fresh_apps(struct scheduler *s, const struct config *c, struct 
 static void retire(struct scheduler *s, struct app *app, uint64_t now)
 {
 	drop_all(s, app, FATE_APP_REMOVED, NULL, now);
+	lease_end(&app->lease);
 	app->config = NULL;
 	app->paused = false;
 	list_unlink(&app->runnable);
@@ -1017,6 +1060,7 @@ static void settle_rooms(struct scheduler *s, struct app *app, uint64_t now)
 int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t now)
 {
 	struct app **apps = calloc(c->n_apps, sizeof(struct app *));
+	uint64_t incarnation = (uint64_t)random_bits(s) << 32 | random_bits(s);
 
 	if (!apps || gather_apps(s, c, apps, now) < 0) {
 		if (apps)
@@ -1028,11 +1072,13 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 		if (!config_app(c, s->apps[i]->app_id))
 			retire(s, s->apps[i], now);
 	}
+	shared_configure(&s->shared, c, incarnation, now);
 	for (size_t i = 0; i < c->n_apps; i++) {
 		if (apps[i]->config == &c->apps[i])
 			s->n_timed++; /* a new one */
 		list_unlink(&apps[i]->link);
 		apps[i]->config = &c->apps[i];
+		lease_configure(&apps[i]->lease, &s->shared, now);
 		resume(s, apps[i]); /* the fault may just have been mended */
 	}
 	free(s->apps);
@@ -1066,6 +1112,7 @@ static void abort_all(struct scheduler *s, struct app *app, uint64_t now)
 		struct request *r = list_first(&app->in[REQUEST_IN_FLIGHT], struct request, link);
 
 		s->transport->abort(s->transport, r);
+		app->lease.is_doubtful = true;
 		give_tokens(s, r->room, false, now);
 		finish(s, r, FATE_NETWORK, NULL, now);
 	}
@@ -1120,6 +1167,7 @@ int scheduler_init(struct scheduler *s, struct transport *t, const struct schedu
 	list_init(&s->runnable);
 	list_init(&s->retired);
 	users_init(&s->users);
+	shared_init(&s->shared);
 	s->rooms.seed = (uint64_t)random_bits(s) << 32 | random_bits(s);
 	return signer_init(&s->signer);
 }
@@ -1147,6 +1195,7 @@ void scheduler_deinit(struct scheduler *s)
 	free(s->apps);
 	assert(s->bytes == 0);
 	users_deinit(&s->users);
+	shared_deinit(&s->shared);
 	heap_deinit(&s->timers);
 	heap_deinit(&s->crowded);
 	rooms_deinit(&s->rooms);

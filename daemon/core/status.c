@@ -69,6 +69,8 @@ static void put_app(struct buffer *out, const struct scheduler *s, struct app *a
 		buffer_printf(out, ",\"halt_code\":%" PRId64, app->halt_code);
 	put_number(out, ",\"rate\":", app->config ? app->config->rate : 0);
 	put_number(out, ",\"limit\":", app->config ? app_rate(app, now) : 0);
+	put_number(out, ",\"allotment\":", app->config ? app_allotment(app, now) : 0);
+	put_number(out, ",\"share\":", app_share(app));
 	put_number(out, ",\"tokens\":", app_tokens(app, s->credit.value, now));
 	put_number(out, ",\"queued\":", app->n[REQUEST_QUEUED]);
 	put_number(out, ",\"waiting\":", app->n[REQUEST_WAITING]);
@@ -130,6 +132,22 @@ static void put_seconds(struct buffer *out, const char *name, int64_t unix_ns)
 	buffer_printf(out, "%s%" PRId64, name, unix_ns / (int64_t)NSEC_PER_SEC);
 }
 
+static void put_shared(struct buffer *out, const struct scheduler *s, const struct facts *facts,
+		       uint64_t now)
+{
+	put_text(out, ",\"shared\":{\"state\":", shared_state_name(shared_state(&s->shared, now)));
+	put_seconds(out, ",\"since\":", facts->shared_since);
+	put_text(out, ",\"redis\":", s->config->redis);
+	put_text(out, ",\"name\":", s->config->shared_name);
+	put_number(out, ",\"hosts\":", s->config->shared_hosts);
+	put_text(out, ",\"on_lost\":", s->config->on_lost == ON_LOST_HOLD ? "hold" : "share");
+	put_number(out, ",\"calls\":", facts->shared_calls);
+	put_number(out, ",\"hints\":", facts->shared_hints);
+	put_number(out, ",\"connections_opened\":", facts->shared_opened);
+	put_number(out, ",\"connections_failed\":", facts->shared_failed);
+	buffer_puts(out, "}");
+}
+
 void status_print(struct buffer *out, const struct scheduler *s, const struct facts *facts,
 		  uint64_t now)
 {
@@ -146,6 +164,7 @@ void status_print(struct buffer *out, const struct scheduler *s, const struct fa
 	put_seconds(out, ",\"in_force_since\":", facts->reloaded_at);
 	buffer_puts(out, "}");
 	put_upstream(out, s, facts);
+	put_shared(out, s, facts, now);
 	put_number(out, ",\"clients\":", facts->clients);
 	put_flag(out, ",\"socket_lost\":", facts->socket_lost);
 	put_number(out, ",\"replies_discarded\":", facts->replies_discarded);

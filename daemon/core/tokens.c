@@ -15,6 +15,10 @@
  * turns up, all tokens are at once judged by what is known then. Whether the credit
  * applies to an entry is its lowest bit.
  *
+ * A token may be used again on credit while its entry is still in the ring. Only one that is
+ * at home without any may go to another host, whose way to the server may be shorter; so an
+ * entry whose token has been taken again is marked, and stands for no other token.
+ *
  * An entry without credit holds up those behind it for at most the credit: later than
  * need be, never too early.
  */
@@ -24,7 +28,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* The lowest bits of an entry; its time is rounded up to make room for them. */
 #define CREDITED UINT64_C(1)
+#define REUSED   UINT64_C(2)
+#define BITS     (CREDITED | REUSED)
 
 static uint64_t entry_at(const struct tokens *t, size_t i)
 {
@@ -33,20 +40,27 @@ static uint64_t entry_at(const struct tokens *t, size_t i)
 
 static uint64_t comes_home(uint64_t entry, uint64_t credit)
 {
-	uint64_t at = entry & ~CREDITED;
+	uint64_t at = entry & ~BITS;
 
 	if (!(entry & CREDITED))
 		return at;
 	return at > credit ? at - credit : 0;
 }
 
-static void bring_home(struct tokens *t, uint64_t credit, uint64_t now)
+/* Entries that are at home without any credit. */
+static void drop_rested(struct tokens *t, uint64_t now)
 {
 	while (t->cooling > 0 && comes_home(entry_at(t, 0), 0) <= now) {
+		t->reused -= (entry_at(t, 0) & REUSED) > 0;
 		t->head = (t->head + 1) & (t->size - 1);
 		t->cooling--;
 		t->early -= t->early > 0;
 	}
+}
+
+static void bring_home(struct tokens *t, uint64_t credit, uint64_t now)
+{
+	drop_rested(t, now);
 	while (t->early < t->cooling && comes_home(entry_at(t, t->early), credit) <= now)
 		t->early++;
 	while (t->early > 0 && comes_home(entry_at(t, t->early - 1), credit) > now)
@@ -74,6 +88,28 @@ uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint
 	return at;
 }
 
+uint64_t tokens_resting(struct tokens *t, uint64_t now)
+{
+	drop_rested(t, now);
+	return (uint64_t)t->held + t->cooling - t->reused;
+}
+
+uint64_t tokens_rested_at(struct tokens *t, uint64_t limit, uint64_t now)
+{
+	uint64_t resting = tokens_resting(t, now);
+	uint32_t i = 0;
+
+	if (resting < limit)
+		return now;
+	if (t->held >= limit)
+		return NEVER;
+	while (resting >= limit) {
+		resting -= !(entry_at(t, i) & REUSED);
+		i++;
+	}
+	return comes_home(entry_at(t, i - 1), 0);
+}
+
 /* Room for one entry more than are away, so that giving back cannot fail. */
 static int reserve(struct tokens *t)
 {
@@ -95,6 +131,40 @@ static int reserve(struct tokens *t)
 	return 0;
 }
 
+static uint64_t *place_of(struct tokens *t, size_t i)
+{
+	return &t->ring[(t->head + i) & (t->size - 1)];
+}
+
+/* Which of the tokens at home is taken is a matter of the books alone. It is the one that
+ * came home last: so one that is wanted elsewhere is soon at home without any credit. */
+static void mark_reused(struct tokens *t)
+{
+	uint32_t i = t->early;
+
+	if (t->reused >= t->early)
+		return;
+	while (i > 0 && (entry_at(t, i - 1) & REUSED))
+		i--;
+	if (i == 0)
+		return;
+	*place_of(t, i - 1) |= REUSED;
+	t->reused++;
+}
+
+/* The one that lasts longest, whichever it was. */
+static void unmark_reused(struct tokens *t)
+{
+	uint32_t i = t->cooling;
+
+	if (t->reused == 0)
+		return;
+	while (!(entry_at(t, i - 1) & REUSED))
+		i--;
+	*place_of(t, i - 1) &= ~REUSED;
+	t->reused--;
+}
+
 int tokens_take(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now, uint64_t *again)
 {
 	uint64_t at = tokens_ready_at(t, limit, credit, now);
@@ -107,13 +177,14 @@ int tokens_take(struct tokens *t, uint64_t limit, uint64_t credit, uint64_t now,
 	r = reserve(t);
 	if (r < 0)
 		return r;
+	mark_reused(t);
 	t->held++;
 	return 0;
 }
 
 void tokens_give(struct tokens *t, bool answered, uint64_t now)
 {
-	uint64_t entry = (now + TOKENS_WINDOW + 1) & ~CREDITED;
+	uint64_t entry = (now + TOKENS_WINDOW + BITS) & ~BITS;
 
 	assert(t->held > 0);
 	assert(t->cooling < t->size);
@@ -126,13 +197,14 @@ void tokens_put_back(struct tokens *t)
 {
 	assert(t->held > 0);
 	t->held--;
+	unmark_reused(t);
 }
 
 uint64_t tokens_home_at(const struct tokens *t)
 {
 	if (t->held > 0)
 		return NEVER;
-	return t->cooling > 0 ? entry_at(t, t->cooling - 1) & ~CREDITED : 0;
+	return t->cooling > 0 ? comes_home(entry_at(t, t->cooling - 1), 0) : 0;
 }
 
 void tokens_deinit(struct tokens *t)

@@ -121,3 +121,23 @@ int print_out(const struct buffer *text, FILE *to)
 		perror("barragectl: cannot write");
 	return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
+
+const char *print_shared(const cJSON *answer)
+{
+	static const struct {
+		const char *state;
+		const char *text;
+	} texts[] = {
+		{ "joining", "JOINING" },
+		{ "in_touch", "in touch" },
+		{ "lost", "OUT OF TOUCH" },
+		{ "taken", "NAME TAKEN" },
+	};
+	const cJSON *shared = cJSON_GetObjectItemCaseSensitive(answer, "shared");
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		if (strcmp(texts[i].state, print_text(shared, "state")) == 0)
+			return texts[i].text;
+	}
+	return NULL;
+}

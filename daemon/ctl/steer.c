@@ -149,6 +149,22 @@ static void put_upstream(struct buffer *out, const cJSON *s)
 		      print_number(u, "connections_opened"), print_number(u, "credit_us") / 1000);
 }
 
+static void put_shared(struct buffer *out, const cJSON *s)
+{
+	const cJSON *shared = cJSON_GetObjectItemCaseSensitive(s, "shared");
+	const char *state = print_shared(s);
+
+	if (!state)
+		return;
+	buffer_printf(out, "shared         %s, as ", state);
+	print_foreign(out, print_text(shared, "name"));
+	buffer_printf(out, " of %.0f hosts, by ", print_number(shared, "hosts"));
+	print_foreign(out, print_text(shared, "redis"));
+	buffer_puts(out, ", since ");
+	put_time(out, print_number(shared, "since"));
+	buffer_puts(out, "\n");
+}
+
 static void put_rest(struct buffer *out, const cJSON *s)
 {
 	buffer_printf(out, "writers        %.0f; replies discarded %.0f, lost %.0f%s\n",
@@ -165,7 +181,7 @@ static void put_rest(struct buffer *out, const cJSON *s)
 				 : "; THEY DO NOT ADD UP: a bug in barraged\n");
 }
 
-static void put_app(struct buffer *out, const cJSON *app)
+static void put_app(struct buffer *out, const cJSON *app, bool shared)
 {
 	const cJSON *waited = cJSON_GetObjectItemCaseSensitive(app, "waited_ms");
 	const cJSON *code = cJSON_GetObjectItemCaseSensitive(app, "halt_code");
@@ -174,8 +190,12 @@ static void put_app(struct buffer *out, const cJSON *app)
 		      print_text(app, "state"));
 	if (code)
 		buffer_printf(out, " by Code %.0f", code->valuedouble);
-	buffer_printf(out, "; N %.0f of %.0f, %.0f tokens free\n", print_number(app, "limit"),
+	buffer_printf(out, "; N %.0f of %.0f, %.0f tokens free", print_number(app, "limit"),
 		      print_number(app, "rate"), print_number(app, "tokens"));
+	if (shared)
+		buffer_printf(out, "; %.0f here now, %.0f if cut off",
+			      print_number(app, "allotment"), print_number(app, "share"));
+	buffer_puts(out, "\n");
 	buffer_printf(out,
 		      "  now          %.0f queued, %.0f waiting for another try, %.0f in flight",
 		      print_number(app, "queued"), print_number(app, "waiting"),
@@ -205,10 +225,11 @@ int ctl_status(const struct options *o)
 		return print_answer(o, status, &line);
 	put_daemon(&text, answer);
 	put_upstream(&text, answer);
+	put_shared(&text, answer);
 	put_rest(&text, answer);
 	cJSON_ArrayForEach(app, cJSON_GetObjectItemCaseSensitive(answer, "apps"))
 	{
-		put_app(&text, app);
+		put_app(&text, app, print_shared(answer) != NULL);
 	}
 	return print_out(&text, stdout);
 }

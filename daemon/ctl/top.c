@@ -225,6 +225,7 @@ static void put_head(const struct top *t, struct buffer *lines)
 {
 	const cJSON *u = cJSON_GetObjectItemCaseSensitive(t->answer, "upstream");
 	const cJSON *config = cJSON_GetObjectItemCaseSensitive(t->answer, "config");
+	const char *shared = print_shared(t->answer);
 
 	buffer_printf(lines, "barraged %s  pid %.0f  %s for ", print_text(t->answer, "version"),
 		      print_number(t->answer, "pid"), print_text(t->answer, "phase"));
@@ -237,10 +238,11 @@ static void put_head(const struct top *t, struct buffer *lines)
 		      print_flag(t->answer, "ledger_consistent") ? "" : "  LEDGER DOES NOT ADD UP");
 	buffer_puts(lines, "API ");
 	print_foreign(lines, print_text(u, "host"));
-	buffer_printf(lines, " %s  in flight %.0f/%.0f  credit %.1f ms\n",
+	buffer_printf(lines, " %s  in flight %.0f/%.0f  credit %.1f ms%s%s\n",
 		      strcmp(print_text(u, "state"), "up") == 0 ? "up" : "UNREACHABLE",
 		      print_number(u, "in_flight"), print_number(u, "max_in_flight"),
-		      print_number(u, "credit_us") / 1000);
+		      print_number(u, "credit_us") / 1000, shared ? "  shared " : "",
+		      shared ? shared : "");
 	buffer_puts(lines, "all  ");
 	print_fates(lines, t->answer);
 	buffer_puts(lines, "\n\n");

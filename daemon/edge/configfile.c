@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 
 #include "edge/account.h"
 #include "edge/exposition.h"
+#include "edge/redis.h"
 #include "edge/url.h"
 
 /* The library's callback has another type if it was built otherwise, and its line
@@ -327,6 +329,38 @@ static int check_listen(struct reading *r, const char *value, struct config_erro
 	return exposition_check(value, why);
 }
 
+static int check_redis(struct reading *r, const char *value, struct config_error *why)
+{
+	return redis_check(value, why);
+}
+
+static int remember_password(struct reading *r, const char *value, struct config_error *why)
+{
+	r->config->redis_password_line = r->line;
+	return 0;
+}
+
+/* It is part of keys and lists in the engine. */
+static bool is_host_name(const char *name)
+{
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+	return *name && strspn(name, allowed) == strlen(name);
+}
+
+static int check_host_name(struct reading *r, const char *value, struct config_error *why)
+{
+	char quoted[CONFIG_QUOTED];
+
+	if (!*value || is_host_name(value))
+		return 0;
+	return config_refuse(why,
+			     "name: \"%s\" is not made of letters, digits, dots, dashes and "
+			     "underscores",
+			     config_quoted(quoted, value));
+}
+
 static int find_socket_group(struct reading *r, const char *value, struct config_error *why)
 {
 	struct id_list l = { 0 };
@@ -366,6 +400,9 @@ static const struct {
 	{ "ca_file", check_ca_file },
 	{ "metrics_listen", check_listen },
 	{ "socket_group", find_socket_group },
+	{ "redis", check_redis },
+	{ "password_file", remember_password },
+	{ "name", check_host_name },
 	{ "server_secret_file", remember_secret },
 	{ "allow_users", find_users },
 	{ "allow_groups", find_groups },
@@ -408,14 +445,46 @@ static void read_secrets(struct reading *r)
 {
 	struct config_error why;
 
-	r->error = vault_new(&r->vault, r->config->n_apps);
+	r->error = vault_new(&r->vault, r->config->n_apps + 1);
 	for (size_t i = 0; i < r->config->n_apps && !r->error; i++) {
 		struct app_config *a = &r->config->apps[i];
 
 		if (a->server_secret_file)
-			judge(r, vault_read(r->vault, &a->secret, a->server_secret_file, &why),
+			judge(r,
+			      vault_read(r->vault, &a->secret, "server_secret_file",
+					 a->server_secret_file, &why),
 			      a->secret_line, &why);
 	}
+	if (!r->error && *r->config->redis_password_file)
+		judge(r,
+		      vault_read(r->vault, &r->config->redis_password, "password_file",
+				 r->config->redis_password_file, &why),
+		      r->config->redis_password_line, &why);
+}
+
+/* Hosts that share are told apart by their names, and have them already. */
+static void find_host_name(struct reading *r)
+{
+	char name[HOST_NAME_MAX + 1] = "";
+	char quoted[CONFIG_QUOTED];
+	struct config_error why;
+
+	if (!*r->config->redis || *r->config->shared_name)
+		return;
+	if (gethostname(name, sizeof(name)) == 0 && is_host_name(name)) {
+		char *copy = strdup(name);
+
+		if (!copy) {
+			r->error = -ENOMEM;
+			return;
+		}
+		free(r->config->shared_name);
+		r->config->shared_name = copy;
+		return;
+	}
+	config_refuse(&why, "name is missing in [shared]: the host's name, \"%s\", cannot be used",
+		      config_quoted(quoted, name));
+	note(r, 0, why.text);
 }
 
 static void reading_deinit(struct reading *r)
@@ -439,6 +508,8 @@ int configfile_read(struct config **out, struct vault **vault, FILE *file, const
 		config_finish(r.config, note, &r);
 	if (!r.error)
 		read_secrets(&r);
+	if (!r.error)
+		find_host_name(&r);
 	if (r.error)
 		return r.error;
 

@@ -35,6 +35,7 @@
 #include "edge/listener.h"
 #include "edge/log.h"
 #include "edge/notify.h"
+#include "edge/redis.h"
 #include "edge/transfer.h"
 
 /* Rounds of "start, let libcurl act" in one turn; what is left is done in the next. */
@@ -82,6 +83,7 @@ struct daemon {
 	struct intake *intake;
 	struct control *control;       /* NULL: there is none */
 	struct exposition *exposition; /* likewise */
+	struct redis *redis;           /* NULL: there has been no [shared] yet */
 	enum phase phase;
 	struct checks checks;
 	uv_fs_event_t folder; /* of our socket */
@@ -250,8 +252,13 @@ static void end_if_done(struct daemon *d)
 			return;
 		d->phase = PHASE_FLUSHING;
 		uv_timer_start(&d->phase_timer, on_phase_over, FLUSH_MS, 0);
+		/* What other hosts may have at once would come to them by itself only when this
+		 * one had been silent for long. */
+		if (d->redis)
+			redis_leave(d->redis, clock_now());
 	}
-	if (d->phase == PHASE_FLUSHING && !intake_has_replies(d->intake))
+	if (d->phase == PHASE_FLUSHING && !intake_has_replies(d->intake) &&
+	    (!d->redis || redis_has_left(d->redis, clock_now())))
 		stop_loop(d);
 }
 
@@ -286,6 +293,8 @@ static void turn(void *arg)
 		next = scheduler_run(&d->scheduler, now);
 		again = transfers_turn(d->transfers);
 	}
+	if (d->redis)
+		next = min_u64(next, redis_turn(d->redis, now));
 	if (again)
 		next = now;
 	checks_run(&d->checks, &d->scheduler, &d->listener, now);
@@ -315,6 +324,10 @@ static void list_fixed_keys(const struct config *old, const struct config *new,
 		{ "socket_group", strcmp(old->socket_group, new->socket_group) != 0 },
 		{ "control_socket", strcmp(old->control_socket, new->control_socket) != 0 },
 		{ "metrics_listen", strcmp(old->metrics_listen, new->metrics_listen) != 0 },
+		{ "prefix", old->redis[0] && new->redis[0] &&
+				    strcmp(old->shared_prefix, new->shared_prefix) != 0 },
+		{ "name", old->redis[0] && new->redis[0] &&
+				  strcmp(old->shared_name, new->shared_name) != 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
@@ -328,7 +341,8 @@ static void list_fixed_keys(const struct config *old, const struct config *new,
 /* Idle writers must not take the descriptors that messages need to go out. */
 static void limit_clients(struct daemon *d, const struct config *c)
 {
-	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS + DESCRIPTORS_SPARE;
+	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS + REDIS_DESCRIPTORS +
+		      DESCRIPTORS_SPARE;
 	struct rlimit limit;
 	size_t most;
 
@@ -345,6 +359,15 @@ static void limit_clients(struct daemon *d, const struct config *c)
 			most, c->max_clients, (unsigned long long)limit.rlim_cur, c->max_in_flight);
 }
 
+/* It connects only when the scheduler has something to share. */
+static int want_redis(struct daemon *d, const struct config *c)
+{
+	if (d->redis || !*c->redis)
+		return 0;
+	/* What is in force until @c is; redis_configure() follows. */
+	return redis_new(&d->redis, &d->loop, &d->scheduler.shared, d->config);
+}
+
 /* Puts a configuration in force, or leaves everything as it is. */
 static int put_in_force(struct daemon *d, const struct config *c)
 {
@@ -353,16 +376,57 @@ static int put_in_force(struct daemon *d, const struct config *c)
 
 	if (r < 0)
 		return r;
-	r = scheduler_configure(&d->scheduler, c, clock_now());
+	r = want_redis(d, c);
+	if (r == 0)
+		r = scheduler_configure(&d->scheduler, c, clock_now());
 	if (r < 0) {
 		transfers_discard(change);
 		return r;
 	}
+	if (d->redis)
+		redis_configure(d->redis, c);
 	transfers_apply(d->transfers, change);
 	intake_configure(d->intake, c);
 	limit_clients(d, c);
 	log_set_level((enum log_level)c->log_level);
 	return 0;
+}
+
+/* Less than a message for each host cannot be divided: who asks for shares should know. */
+static void list_small_shares(const struct config *c, struct buffer *warnings)
+{
+	if (!*c->redis || c->on_lost != ON_LOST_SHARE)
+		return;
+	for (const struct app_config *a = c->apps; a < c->apps + c->n_apps; a++) {
+		if (a->shared && a->rate < c->shared_hosts)
+			buffer_printf(
+				warnings,
+				"app=%" PRIu32 " has a rate of %" PRIu64 " for %" PRIu64
+				" hosts: one that is cut off has no share, and sends nothing\n",
+				a->app_id, a->rate, c->shared_hosts);
+	}
+}
+
+static void swap_texts(char **a, char **b)
+{
+	char *text = *a;
+
+	*a = *b;
+	*b = text;
+}
+
+/* What a host is known by to the others is for its lifetime: under another name it would
+ * find its own tokens taken by a stranger. The configuration that is used from now on gets
+ * what is in force, and the old one, which ends, what was meant. */
+static void keep_identity(const struct daemon *d, struct config *new)
+{
+	struct config *old = d->config;
+
+	/* It may not even have said goodbye. */
+	if (!*old->redis && shared_state(&d->scheduler.shared, clock_now()) == SHARED_OFF)
+		return;
+	swap_texts(&old->shared_prefix, &new->shared_prefix);
+	swap_texts(&old->shared_name, &new->shared_name);
 }
 
 /* Reads the configuration again. Returns 0 with lines in @warnings; or, with lines in
@@ -376,11 +440,16 @@ static int reload(struct daemon *d, struct buffer *errors, struct buffer *warnin
 
 	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, uv_hrtime() / NSEC_PER_USEC);
 	r = configfile_load(&config, &vault, d->path, false, errors);
-	if (r == 0)
-		r = put_in_force(d, config);
-	d->reload_failed = r != 0;
 	if (r == 0) {
 		list_fixed_keys(old, config, warnings);
+		list_small_shares(config, warnings);
+		keep_identity(d, config);
+		r = put_in_force(d, config);
+		if (r < 0)
+			keep_identity(d, config); /* back again */
+	}
+	d->reload_failed = r != 0;
+	if (r == 0) {
 		log_lines(LOG_LEVEL_WARNING, warnings);
 		d->reloaded_at = clock_wall();
 		d->config = config;
@@ -431,6 +500,15 @@ static void gather_facts(const struct daemon *d, struct facts *facts)
 		.clock_skew = transfers_clock_skew(d->transfers),
 		.clock_steps = d->checks.clock_steps,
 	};
+	if (d->redis) {
+		const struct redis_counts *redis = redis_counts(d->redis);
+
+		facts->shared_calls = redis->calls;
+		facts->shared_hints = redis->hints;
+		facts->shared_opened = redis->opened;
+		facts->shared_failed = redis->failed;
+		facts->shared_since = redis->since;
+	}
 }
 
 /* A member of that name: the lines as strings. */
@@ -538,6 +616,8 @@ static void shut_down(struct daemon *d)
 		log_info("stopping now");
 		scheduler_abort(&d->scheduler, clock_now());
 		intake_flush(d->intake);
+		if (d->redis) /* it is said, but not waited for that it was heard */
+			redis_leave(d->redis, clock_now());
 		stop_loop(d);
 		return;
 	}
@@ -735,6 +815,7 @@ static int start_watching(struct daemon *d)
 
 static int start_parts(struct daemon *d)
 {
+	_cleanup_(buffer_deinit) struct buffer warnings = { 0 };
 	uint64_t now = clock_now();
 	int r;
 
@@ -746,11 +827,15 @@ static int start_parts(struct daemon *d)
 	if (r == 0)
 		r = scheduler_configure(&d->scheduler, d->config, now);
 	if (r == 0)
+		r = want_redis(d, d->config);
+	if (r == 0)
 		r = intake_new(&d->intake, &d->loop, &d->listener, &d->scheduler, d->config);
 	if (r == 0) {
 		intake_on_long_turn(d->intake, turn, d);
 		limit_clients(d, d->config);
 	}
+	list_small_shares(d->config, &warnings);
+	log_lines(LOG_LEVEL_WARNING, &warnings);
 	return r == 0 ? start_watching(d) : r;
 }
 
@@ -777,11 +862,11 @@ static bool finish_loop(struct daemon *d)
  * closed. */
 static bool stop_parts(struct daemon *d)
 {
-
 	exposition_close(d->exposition);
 	control_close(d->control);
 	if (d->intake)
 		intake_close(d->intake);
+	redis_close(d->redis);
 	if (d->transfers) {
 		scheduler_deinit(&d->scheduler);
 		transfers_close(d->transfers);

@@ -109,30 +109,27 @@ static bool trim(char *secret, size_t n)
 
 /* systemd makes its credentials readable for their owner, or owned by root with an ACL
  * for the service's user, which shows as the group's permission to read. */
-static int check_file(int fd, const char *where, bool credential, struct config_error *why)
+static int check_file(int fd, const char *key, const char *where, bool credential,
+		      struct config_error *why)
 {
 	mode_t forbidden = credential ? 037 : 077;
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
-		return config_refuse(why, "server_secret_file: %s cannot be examined: %s", where,
+		return config_refuse(why, "%s: %s cannot be examined: %s", key, where,
 				     strerror(errno));
 	if (!S_ISREG(st.st_mode))
-		return config_refuse(why, "server_secret_file: %s is not a regular file", where);
+		return config_refuse(why, "%s: %s is not a regular file", key, where);
 	if (st.st_uid != 0 && st.st_uid != geteuid())
-		return config_refuse(why,
-				     "server_secret_file: %s belongs to user %ju, not to the "
-				     "daemon's or root",
-				     where, (uintmax_t)st.st_uid);
+		return config_refuse(why, "%s: %s belongs to user %ju, not to the daemon's or root",
+				     key, where, (uintmax_t)st.st_uid);
 	if (st.st_mode & forbidden)
-		return config_refuse(why,
-				     "server_secret_file: %s can be read by others (mode %04o); "
-				     "chmod 600 it",
-				     where, st.st_mode & 07777u);
+		return config_refuse(why, "%s: %s can be read by others (mode %04o); chmod 600 it",
+				     key, where, st.st_mode & 07777u);
 	return 0;
 }
 
-static int read_slot(struct vault *v, const char **out, int fd, const char *where,
+static int read_slot(struct vault *v, const char **out, int fd, const char *key, const char *where,
 		     struct config_error *why)
 {
 	char *slot;
@@ -151,23 +148,21 @@ static int read_slot(struct vault *v, const char **out, int fd, const char *wher
 	/* What was read is left for the next one to overwrite and for vault_free() to
 	 * wipe. */
 	if (n < 0)
-		return config_refuse(why, "server_secret_file: %s cannot be read: %s", where,
+		return config_refuse(why, "%s: %s cannot be read: %s", key, where,
 				     strerror((int)-n));
 	return config_refuse(why,
-			     "server_secret_file: %s is not one line of 1 to %d printable ASCII "
-			     "characters without blanks",
-			     where, VAULT_SECRET_MAX);
+			     "%s: %s is not one line of 1 to %d printable ASCII characters "
+			     "without blanks",
+			     key, where, VAULT_SECRET_MAX);
 }
 
 /* Where a credential is, on the heap. */
-static int find_credential(char **out, const char *where, struct config_error *why)
+static int find_credential(char **out, const char *key, const char *where, struct config_error *why)
 {
 	const char *folder = getenv("CREDENTIALS_DIRECTORY");
 
 	if (!folder)
-		return config_refuse(why,
-				     "server_secret_file: %s is not there: systemd passed no "
-				     "credentials",
+		return config_refuse(why, "%s: %s is not there: systemd passed no credentials", key,
 				     where);
 	if (asprintf(out, "%s/%s", folder, where + strlen(CREDENTIAL_PREFIX)) < 0) {
 		*out = NULL;
@@ -176,7 +171,8 @@ static int find_credential(char **out, const char *where, struct config_error *w
 	return 0;
 }
 
-int vault_read(struct vault *v, const char **out, const char *where, struct config_error *why)
+int vault_read(struct vault *v, const char **out, const char *key, const char *where,
+	       struct config_error *why)
 {
 	bool credential = strncmp(where, CREDENTIAL_PREFIX, strlen(CREDENTIAL_PREFIX)) == 0;
 	char *path = NULL;
@@ -184,7 +180,7 @@ int vault_read(struct vault *v, const char **out, const char *where, struct conf
 	int r;
 
 	if (credential) {
-		r = find_credential(&path, where, why);
+		r = find_credential(&path, key, where, why);
 		if (r)
 			return r;
 	}
@@ -193,12 +189,11 @@ int vault_read(struct vault *v, const char **out, const char *where, struct conf
 	r = errno;
 	free(path);
 	if (fd < 0)
-		return config_refuse(why, "server_secret_file: %s cannot be opened: %s", where,
-				     strerror(r));
+		return config_refuse(why, "%s: %s cannot be opened: %s", key, where, strerror(r));
 
-	r = check_file(fd, where, credential, why);
+	r = check_file(fd, key, where, credential, why);
 	if (!r)
-		r = read_slot(v, out, fd, where, why);
+		r = read_slot(v, out, fd, key, where, why);
 	close(fd);
 	return r;
 }

@@ -5,7 +5,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/bucket.h"
 #include "core/config.h"
 #include "core/heap.h"
 #include "core/histogram.h"
@@ -14,7 +13,9 @@
 #include "core/outcome.h"
 #include "core/pacer.h"
 #include "core/request.h"
+#include "core/shared.h"
 #include "core/timer.h"
+#include "core/tokens.h"
 
 /* How many different return codes are counted by their number; the rest share one count. */
 #define APP_CODES 64
@@ -47,7 +48,8 @@ struct app {
 	uint64_t accepted;               /* lines */
 	struct ledger ledger; /* of those: accepted = total + queued + waiting + in flight */
 
-	struct bucket *bucket;
+	struct tokens tokens;
+	struct lease lease; /* how many of them, where hosts share */
 	struct limit limit;
 	struct pacer pacer;
 	uint64_t held_until; /* startup_hold */
@@ -86,8 +88,17 @@ int app_new(struct app **out, const struct app_config *config, uint64_t now);
 /* Frees an AppID without rooms. Accepts NULL. */
 void app_free(struct app *app);
 
-/* N in force (limit.h). */
+/* N in force (limit.h), for all who share it. */
 uint64_t app_rate(const struct app *app, uint64_t now);
+
+/* How many of its N tokens this host holds: all of them unless they are shared. */
+uint64_t app_allotment(const struct app *app, uint64_t now);
+
+/* How many may be away here at once: N in force, or as much of it as this host holds. */
+uint64_t app_limit(const struct app *app, uint64_t now);
+
+/* How many are kept for this host when it is cut off from those that it shares with. */
+uint64_t app_share(const struct app *app);
 
 enum app_state app_state(const struct app *app, uint64_t now);
 const char *app_state_name(enum app_state state);

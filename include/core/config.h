@@ -34,6 +34,10 @@ enum credit {
 	CREDIT_AUTO,
 	CREDIT_NONE
 };
+enum on_lost {
+	ON_LOST_SHARE,
+	ON_LOST_HOLD
+};
 enum http_version {
 	HTTP_1_1,
 	HTTP_2
@@ -67,6 +71,7 @@ struct app_config {
 	uint64_t max_content;    /* bytes */
 	uint64_t room_rate;      /* requests a second; 0: no limit */
 	uint64_t room_in_flight; /* 0: no limit */
+	uint64_t shared;         /* bool; means something with [shared] only */
 	struct queue_config queue;
 	char *allow_users; /* as written */
 	char *allow_groups;
@@ -103,6 +108,17 @@ struct config {
 	/* [queue] */
 	uint64_t queue_bytes;
 	struct queue_config queue;
+	/* [shared] */
+	char *redis; /* "": AppIDs are this host's own */
+	char *redis_user;
+	char *redis_password_file;
+	char *shared_prefix; /* of keys and channels, at most 64 bytes */
+	uint64_t shared_hosts;
+	uint64_t on_lost;  /* enum on_lost */
+	char *shared_name; /* this host's among them; the edge fills in the host's where it is "" */
+	/* The password, as an app_config's secret; NULL: none. Set by the edge, as the line. */
+	const char *redis_password;
+	unsigned redis_password_line;
 	/* [app …], in the order of the file, after config_finish() sorted by AppId */
 	struct app_config *apps;
 	uint32_t *app_ids; /* of these: each line looks for one, and they lie close together */
@@ -110,7 +126,7 @@ struct config {
 	/* While it is read; config.c's own. */
 	struct {
 		int section;       /* enum config_section, or none */
-		unsigned lines[4]; /* where each section begins, 0: nowhere */
+		unsigned lines[5]; /* where each section begins, 0: nowhere */
 		uint64_t given;    /* bit per key */
 	} reading;
 };

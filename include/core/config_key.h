@@ -13,6 +13,7 @@ enum config_section {
 	SECTION_DAEMON,
 	SECTION_UPSTREAM,
 	SECTION_QUEUE,
+	SECTION_SHARED,
 	SECTION_APP, /* one for each AppID; the others at most once */
 	_SECTION_N
 };

@@ -25,6 +25,13 @@ struct facts {
 	uint64_t log_lines_lost;
 	bool socket_lost; /* the intake's socket is no longer at its path */
 
+	/* Of the engine that hosts share AppIDs by. */
+	uint64_t shared_calls;
+	uint64_t shared_hints;
+	uint64_t shared_opened; /* connections */
+	uint64_t shared_failed;
+	int64_t shared_since; /* when the state changed last; Unix time, ns; 0: never */
+
 	int64_t clock_skew; /* the server's clock less ours, ns */
 	uint64_t clock_steps;
 };

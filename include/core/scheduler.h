@@ -16,6 +16,7 @@
 #include "core/reply.h"
 #include "core/request.h"
 #include "core/room.h"
+#include "core/shared.h"
 #include "core/sign.h"
 #include "core/upstream.h"
 #include "core/user.h"
@@ -81,6 +82,7 @@ struct scheduler {
 	struct heap crowded;  /* those that have their share of max_in_flight, by what they have */
 	uint32_t crowded_turn;
 
+	struct shared shared;
 	struct signer signer;
 	struct credit_estimate credit;
 	struct upstream upstream;
@@ -129,9 +131,6 @@ void scheduler_complete(struct scheduler *s, struct request *r, const struct ans
 
 /* The server behind the transport is, or may be, another one than before. */
 void scheduler_upstream_changed(struct scheduler *s);
-
-/* The AppID's bucket has tokens again that it did not have when it was asked. */
-void scheduler_wake(struct scheduler *s, struct app *app);
 
 /* Stops or goes on starting messages of one AppID; they are taken in all the same. */
 void scheduler_pause(struct scheduler *s, struct app *app, bool paused);

@@ -19,6 +19,7 @@ struct tokens {
 	uint32_t head;
 	uint32_t cooling; /* used entries of the ring */
 	uint32_t early;   /* the first of them that are at home by the credit alone */
+	uint32_t reused;  /* entries whose token was taken again on credit */
 	uint32_t held;    /* taken and not given back */
 };
 
@@ -37,6 +38,13 @@ uint64_t tokens_ready_at(struct tokens *t, uint64_t limit, uint64_t credit, uint
 
 /* How many tokens are away: held, or not yet at home. */
 uint64_t tokens_away(struct tokens *t, uint64_t credit, uint64_t now);
+
+/* How many tokens have not come home by any measure: held, or answered less than a window
+ * ago, whatever the credit. One that was taken again on credit is one. */
+uint64_t tokens_resting(struct tokens *t, uint64_t now);
+
+/* When fewer than @limit will be resting; NEVER: not before some are given back. */
+uint64_t tokens_rested_at(struct tokens *t, uint64_t limit, uint64_t now);
 
 /* Gives back a token that was taken. @answered: its own answer came, so that the credit
  * applies; else (timed out, reset, aborted) it may still be counted from now on. */

@@ -18,6 +18,10 @@ void print_foreign(struct buffer *out, const char *text);
 /* "850 ms", "1.2 s", "3 min 04 s", "2 d 03 h" */
 void print_duration(struct buffer *out, double ms);
 
+/* "in touch", "LOST", … of the answer to status; NULL: this host shares no AppID, or the
+ * daemon knows nothing of that. */
+const char *print_shared(const cJSON *answer);
+
 /* "12 sent, 3 dropped (expired 3), …" of a status or one of its AppIDs. */
 void print_fates(struct buffer *out, const cJSON *of);
 

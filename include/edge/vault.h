@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The only memory that holds ServerSecrets. */
+/* The only memory that holds ServerSecrets and the password for Redis. */
 #pragma once
 
 #include <stddef.h>
@@ -19,7 +19,7 @@ int vault_new(struct vault **out, size_t n);
 void vault_free(struct vault *v);
 DEFINE_CLEANUP(struct vault *, vault_free)
 
-/* Reads the secret that a server_secret_file points to straight into the vault.
- * Returns 0 with *@out borrowed from the vault, CONFIG_E_INVALID with @why filled, or
- * -errno. */
-int vault_read(struct vault *v, const char **out, const char *where, struct config_error *why);
+/* Reads the secret that the value of @key points to straight into the vault. Returns
+ * 0 with *@out borrowed from the vault, CONFIG_E_INVALID with @why filled, or -errno. */
+int vault_read(struct vault *v, const char **out, const char *key, const char *where,
+	       struct config_error *why);

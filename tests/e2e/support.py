@@ -19,7 +19,7 @@ A test asks for fixtures (conftest.py) and says what it needs beyond the usual:
         daemon = host.daemon(zego, apps={APP: {}, OTHER_APP: {"rate": 10}})
 
 `host.daemon(zego, ...)` writes a configuration, starts the daemon and waits until it listens. Keywords `daemon`,
-`upstream`, `queue` and `app` (each AppID's section) give keys of those sections, a value of None leaves one out;
+`upstream`, `queue`, `shared` and `app` (each AppID's section) give keys of those sections, a value of None leaves one out;
 startup_hold is 0 unless given. The log is read from the daemon's standard error, so leave log_level at info or debug.
 The sandbox speaks plain HTTP unless asked for http=False, and then the daemon trusts its certificate.
 
@@ -111,6 +111,11 @@ def has_systemd():
 def has_exposition():
     """Whether it was built with libmicrohttpd."""
     return "libmicrohttpd" in libraries()
+
+
+def has_hiredis():
+    """Whether it was built with hiredis."""
+    return "libhiredis" in libraries()
 
 
 def some_ms(n):
@@ -400,7 +405,7 @@ class Daemon:
         """Write the configuration anew, with changes; `apps` replaces the AppIDs."""
         changed = {name: keys for name, keys in config.items() if name != "apps"}
         for name, keys in changed.items():
-            self.sections[name] = self.sections.get(name, {}) | keys
+            self.sections[name] = self.sections.get(name, {}) | (keys or {})
         if "apps" in config:
             self.sections["apps"] = config["apps"]
         self.config.write_text(self.host.config_text(self.zego, **self.sections))
@@ -663,7 +668,7 @@ class Host:
             daemon.start()
         return daemon
 
-    def config_text(self, zego=None, daemon=None, upstream=None, queue=None, app=None, apps=None):
+    def config_text(self, zego=None, daemon=None, upstream=None, queue=None, shared=None, app=None, apps=None):
         sections = {
             "daemon": {"startup_hold": 0} | (daemon or {}),
             "upstream": {"url": zego.url, "ca_file": zego.ca_file} if zego else {"url": NOWHERE},
@@ -672,6 +677,8 @@ class Host:
         if UNDER:  # which may slow down a lot
             upstream = upstream or {"connect_timeout": "30s", "timeout": "30s"}
         sections["upstream"] = sections["upstream"] | (upstream or {})
+        if shared:
+            sections["shared"] = shared
         for app_id, keys in ({APP: {}} if apps is None else apps).items():
             self.secret(app_id)  # makes the file
             secret_file = {"server_secret_file": self.secret_file(app_id)}

@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 import pytest
 
+from many_hosts import ENGINES, Engine
 from support import (
     ALARMS,
     APP,
@@ -42,6 +43,7 @@ from support import (
     Host,
     eventually,
     has_exposition,
+    has_hiredis,
     has_sanitizers,
     has_systemd,
     is_sanitized,
@@ -120,6 +122,12 @@ FAILURES = {
     "poll": (errno.EINTR,),
     "prctl": (errno.EPERM,),
     "read": (errno.EIO, errno.EINTR),
+    "redisAppendCommandArgv": (errno.ENOMEM,),
+    "redisBufferRead": (errno.ECONNRESET,),
+    "redisBufferWrite": (errno.EPIPE,),
+    "redisConnectNonBlock": (errno.ENOMEM,),
+    "redisConnectUnixNonBlock": (errno.ENOMEM,),
+    "redisGetReplyFromReader": (errno.ENOMEM,),
     "recv": (errno.ECONNRESET, errno.EINTR, errno.EAGAIN),
     "send": (errno.EPIPE, errno.EINTR, errno.EAGAIN),
     "sd_listen_fds_with_names": (errno.ENOMEM,),
@@ -178,8 +186,8 @@ INFALLIBLE = """
     MHD_stop_daemon X509_STORE_free _exit abort clock_gettime close curl_easy_cleanup curl_easy_strerror curl_free
     curl_getdate curl_global_cleanup curl_multi_cleanup curl_multi_info_read curl_multi_remove_handle
     curl_multi_strerror curl_slist_free_all curl_url_cleanup curl_url_strerror dirname exit explicit_bzero fclose fflush
-    fprintf fputs free fwrite getenv geteuid getopt_long getpid htonl htons inet_pton mallopt memchr memcmp memcpy memmove
-    memset munmap ntohl perror qsort sd_listen_fds sendto shutdown signal snprintf strcasecmp strcasestr strchr strcmp
+    fprintf fputs free freeReplyObject fwrite getenv geteuid gethostname getopt_long getpid htonl htons inet_pton mallopt memchr memcmp memcpy memmove
+    memset munmap ntohl perror qsort redisFree sd_listen_fds sendto shutdown signal snprintf strcasecmp strcasestr strchr strcmp
     strcspn strerror strlen strncasecmp strncmp strnlen strpbrk strrchr strspn strstr umask uv_cancel uv_close
     uv_freeaddrinfo uv_fs_event_init uv_hrtime uv_inet_pton uv_loop_close uv_poll_stop uv_prepare_init uv_prepare_start
     uv_run uv_stop uv_timer_init uv_timer_start uv_timer_stop uv_unref vsnprintf
@@ -194,6 +202,9 @@ if not has_systemd():
     FAILURES = {name: errors for name, errors in FAILURES.items() if not name.startswith("sd_")}
 if not has_exposition():
     FAILURES = {name: errors for name, errors in FAILURES.items() if not name.startswith("MHD_")}
+HAS_ENGINE = has_hiredis() and ENGINES
+if not HAS_ENGINE:
+    FAILURES = {name: errors for name, errors in FAILURES.items() if not name.startswith("redis")}
 if has_sanitizers():
     del FAILURES["prctl"]  # a process that is being watched has to stay open to it
 
@@ -218,8 +229,9 @@ class Run:
     The sandbox's certificate is for localhost, which libcurl would know without a look-up, but for the dot.
     """
 
-    def __init__(self, host, zego, order=None):
+    def __init__(self, host, zego, engine, order=None):
         self.order = order
+        self.engine = engine
         self.name = f"{len(host.daemons)}-"
         self.calls_file = host.directory / f"{self.name}calls"
         self.zego = zego
@@ -239,6 +251,7 @@ class Run:
             upstream={"url": zego.url.replace("127.0.0.1", "localhost."), "retries": 0, "connect_timeout": some_ms(300),
                       "timeout": some_ms(1000)},
             queue={"max_age": some_ms(3000)},
+            shared=self.shared(),
             apps={
                 APP: {"server_secret_file": f"credential:{APP}.secret", "allow_users": f"{USER}, nobody"},
                 OTHER_APP: {"allow_groups": "nogroup"},
@@ -252,6 +265,13 @@ class Run:
         self.reasons = Counter()
         self.closed = 0
         self.refused_reload = False
+
+    def shared(self, **keys):
+        """A budget of its own, of which it is the only host."""
+        if not self.engine:
+            return None
+        usual = {"redis": f"unix:{self.engine.socket}", "password_file": self.engine.password_file}
+        return usual | {"prefix": self.name, "hosts": 1} | keys
 
     def content(self, word):
         return self.name + word
@@ -435,10 +455,11 @@ class Run:
             assert self.has_failed()  # to hang is a TimeoutError and never right
 
     def reload(self):
-        """Another host, which means another look-up, and room for one writer only."""
+        """Another host and another way to the engine, which means look-ups, and room for one writer only."""
         self.daemon.configure(
             daemon={"max_clients": 1, "log_level": "info"},
             upstream={"url": self.zego.url.replace("127.0.0.1", "LOCALHOST."), "timeout": some_ms(900)},
+            shared=self.engine and self.shared(redis=f"tcp:localhost:{self.engine.port}"),
         )
         before = len(self.daemon.log)
         deadline = time.monotonic() + 0.3
@@ -526,12 +547,13 @@ class Torture:
     def __init__(self, host):
         self.host = host
         self.zego = host.zego(apps={APP: 1000000, OTHER_APP: 1000000}, http=False)
+        self.engine = Engine(host, ENGINES[0], "127.0.0.1").start() if HAS_ENGINE else None
         self.lock = threading.Lock()
 
     def run(self, order=None, script=Run.go):
         """The run, and what was wrong with it if anything was."""
         with self.lock:  # it numbers them
-            run = Run(self.host, self.zego, order)
+            run = Run(self.host, self.zego, self.engine, order)
         try:
             script(run)
             return run, None

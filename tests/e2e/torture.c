@@ -42,6 +42,9 @@
 #if HAVE_EXPOSITION
 #include <microhttpd.h>
 #endif
+#if HAVE_HIREDIS
+#include <hiredis/hiredis.h>
+#endif
 
 /* What calls of a name are counted together. */
 static struct point {
@@ -239,6 +242,19 @@ WRAP(sd_listen_fds_with_names, "sd_listen_fds_with_names", int, (int unset, char
 WRAP(sd_notify, "sd_notify", int, (int unset, const char *state), (unset, state), -order.error)
 WRAP(sd_watchdog_enabled, "sd_watchdog_enabled", int, (int unset, uint64_t *us), (unset, us),
      -order.error)
+#endif
+#if HAVE_HIREDIS
+WRAP(redisConnectNonBlock, "redisConnectNonBlock", redisContext *, (const char *ip, int port),
+     (ip, port), NULL)
+WRAP(redisConnectUnixNonBlock, "redisConnectUnixNonBlock", redisContext *, (const char *path),
+     (path), NULL)
+WRAP(redisAppendCommandArgv, "redisAppendCommandArgv", int,
+     (redisContext *c, int n, const char **words, const size_t *lengths), (c, n, words, lengths),
+     REDIS_ERR)
+WRAP(redisBufferRead, "redisBufferRead", int, (redisContext *c), (c), REDIS_ERR)
+WRAP(redisBufferWrite, "redisBufferWrite", int, (redisContext *c, int *done), (c, done), REDIS_ERR)
+WRAP(redisGetReplyFromReader, "redisGetReplyFromReader", int, (redisContext *c, void **reply),
+     (c, reply), REDIS_ERR)
 #endif
 #if HAVE_EXPOSITION
 WRAP(MHD_create_response_from_buffer_with_free_callback, "MHD_create_response",

@@ -5,10 +5,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "many.h"
 #include "random_run.h"
 #include "sim.h"
 
-static int run_seeds(uint64_t first, uint64_t n)
+typedef const char *(*run_fn)(uint64_t seed, uint64_t *trace);
+
+static int run_seeds(run_fn run, uint64_t first, uint64_t n)
 {
 	uint64_t broken = 0;
 	uint64_t traces = 0;
@@ -17,7 +20,7 @@ static int run_seeds(uint64_t first, uint64_t n)
 	fflush(stdout);
 	for (uint64_t seed = first; seed < first + n; seed++) {
 		uint64_t trace;
-		const char *failure = random_run(seed, &trace);
+		const char *failure = run(seed, &trace);
 
 		traces = traces * 31 + trace;
 		if (!*failure)
@@ -59,13 +62,17 @@ static int run_hour(void)
 	return !kept;
 }
 
-/* sim [FIRST [N]]: as many random runs. sim hour: how long a long one takes. */
+/* sim [FIRST [N]]: as many random runs of one host. sim many [FIRST [N]]: of several that
+ * share. sim hour: how long a long one takes. */
 int main(int argc, char **argv)
 {
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t n = argc > 2 ? strtoull(argv[2], NULL, 10) : 100;
+	bool many = argc > 1 && strcmp(argv[1], "many") == 0;
+	char **numbers = argv + many;
+	int n_numbers = argc - many;
+	uint64_t first = n_numbers > 1 ? strtoull(numbers[1], NULL, 10) : 1;
+	uint64_t n = n_numbers > 2 ? strtoull(numbers[2], NULL, 10) : 100;
 
 	if (argc > 1 && strcmp(argv[1], "hour") == 0)
 		return run_hour();
-	return run_seeds(first, n);
+	return run_seeds(many ? many_run : random_run, first, n);
 }

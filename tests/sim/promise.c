@@ -167,21 +167,36 @@ static size_t in_flight_most(const struct host *h, const struct app *app)
 	return most / 2 > 1 ? most / 2 : 1;
 }
 
+/* What of N the host may use; of what it holds no less than it held before, since that
+ * changes only when it is told so. */
+static uint64_t limit_of(const struct host *h, const struct app *app)
+{
+	const struct app_config *c = app->config;
+	uint64_t allotment = app_allotment(app, h->sim->now);
+	uint64_t rate = least_limit(h, &app->limit, c->rate);
+
+	if (allotment == 0)
+		return 0;
+	return max_u64(allotment * rate / c->rate, 1);
+}
+
 /* When the AppID could start something. */
 static uint64_t app_start_at(const struct host *h, struct app *app)
 {
 	const struct app_config *c = app->config;
-	uint64_t rate = least_limit(h, &app->limit, c->rate);
+	uint64_t rate = limit_of(h, app);
 	struct pacer pacer = app->pacer;
 	uint64_t least = NEVER;
 	uint64_t at;
 
-	if (app->paused || app->n[REQUEST_QUEUED] == 0 ||
+	if (app->paused || rate == 0 || app->n[REQUEST_QUEUED] == 0 ||
 	    app->n[REQUEST_IN_FLIGHT] >= in_flight_most(h, app))
 		return NEVER;
 	at = max_u64(app->held_until, app->limit.held_until);
 	at = max_u64(at, purse_ready_at(&h->purses[app->app_id], rate, least_credit(h)));
 	at = max_u64(at, pacer_ready_at(&pacer, rate, c->burst, h->sim->now));
+	if (app->pacer.rate > rate) /* N has grown: what it dripped since then comes on top */
+		at = max_u64(at, h->sim->now + SEC / rate);
 	if (at == NEVER)
 		return NEVER;
 	list_for_each (node, &app->rooms) {
@@ -247,7 +262,7 @@ static void check_ages(struct host *h)
 /* A bound that lies above what it bounds is none, even where no harm comes of it. */
 static void check_credit(struct host *h)
 {
-	const struct network *n = h->sim->network;
+	const struct network *n = sim_network(h);
 	uint64_t credit = h->scheduler.credit.value;
 
 	if (credit > n->out + n->back + h->sim->server.busy)
@@ -258,9 +273,33 @@ static void check_credit(struct host *h)
 		sim_fail(h->sim, "there is a credit where none is wanted");
 }
 
+/* What all hosts together may use of what they share. */
+static void check_allotments(struct sim *sim)
+{
+	for (uint32_t id = 1; id <= 2; id++) {
+		uint64_t sum = 0;
+		uint64_t n = sim_account(sim, id)->n;
+
+		for (size_t i = 0; i < sim->n_hosts; i++) {
+			struct host *h = sim->hosts[i];
+			const struct app *app =
+				h->is_dead ? NULL : scheduler_app(&h->scheduler, id);
+
+			if (app && app->config && app->lease.shared)
+				sum += app_allotment(app, sim->now);
+		}
+		if (sum > n)
+			sim_fail(sim, "%" PRIu64 " tokens of AppID %u are held, of %" PRIu64, sum,
+				 id, n);
+	}
+}
+
 void promise_check_run(struct host *h, uint64_t next)
 {
 	struct scheduler *s = &h->scheduler;
+
+	if (h->sim->redis)
+		check_allotments(h->sim);
 
 	note_credit(h);
 	check_credit(h);
@@ -292,7 +331,7 @@ static void check_class(struct host *h, const struct request *r)
  * to be at home may not be for another server. */
 static void check_token(struct host *h, const struct app *app)
 {
-	uint64_t at = purse_ready_at(&h->purses[app->app_id], app_rate(app, h->sim->now),
+	uint64_t at = purse_ready_at(&h->purses[app->app_id], app_limit(app, h->sim->now),
 				     h->scheduler.credit.value);
 
 	if (at != NEVER && at <= h->sim->now + SLACK)

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "link.h"
 #include "promise.h"
 
 /* What a server whose clock is 500 ppm slow takes for a second. */
@@ -67,7 +68,8 @@ enum event_type {
 	EVENT_ANSWER,
 	EVENT_TIMEOUT,
 	EVENT_RUN,
-	EVENT_ACTION
+	EVENT_ACTION,
+	EVENT_PARCEL
 };
 
 struct event {
@@ -76,6 +78,7 @@ struct event {
 	enum event_type type;
 	void *what;
 	action_fn action;
+	parcel_fn parcel;
 };
 
 void sim_fail(struct sim *sim, const char *format, ...)
@@ -313,6 +316,14 @@ static void note_room(struct sim *sim, struct flight *f)
 			 in_second, app->room_n);
 }
 
+/* What all hosts together have sent. */
+static void check_sum(struct sim *sim, const struct account *a)
+{
+	if (sim->redis && a->used > a->n && !sim->relaxed)
+		sim_fail(sim, "%zu requests of AppID %u within a second, %" PRIu64 " are allowed",
+			 a->used, a->app_id, a->n);
+}
+
 static void on_arrival(struct sim *sim, struct flight *f)
 {
 	struct server *s = &sim->server;
@@ -330,11 +341,14 @@ static void on_arrival(struct sim *sim, struct flight *f)
 	f->result = TRANSPORT_ANSWERED;
 	f->status = 200;
 	f->code = 0;
+	if (sim->redis)
+		a->second = SLOW_SECOND; /* it is the sum that keeps to N */
 	if (!sim_arrive(sim, a)) {
 		f->code = 206;
 	} else if (s->answer) {
 		s->answer(sim, f);
 	}
+	check_sum(sim, a);
 	if (!f->lost && f->result != TRANSPORT_TIMEOUT) {
 		f->events++;
 		post(sim, (struct event){ .at = sim->now + s->busy + f->back,
@@ -346,14 +360,23 @@ static void on_arrival(struct sim *sim, struct flight *f)
 
 /* A host's transport. */
 
-uint64_t sim_way(struct sim *sim, uint64_t least, bool spike)
+const struct network *sim_network(const struct host *h)
 {
-	const struct network *n = sim->network;
+	return h->network ? h->network : h->sim->network;
+}
+
+static uint64_t way(struct sim *sim, const struct network *n, uint64_t least, bool spike)
+{
 	uint64_t t = least + exponential(sim, (double)n->jitter);
 
 	if (spike)
 		t += n->spike_least + sim_below(sim, n->spike_most - n->spike_least);
 	return t;
+}
+
+uint64_t sim_way(struct sim *sim, uint64_t least, bool spike)
+{
+	return way(sim, sim->network, least, spike);
 }
 
 static struct message *message_of(const struct request *r)
@@ -394,11 +417,11 @@ static void check_start(struct host *h, struct request *r)
 /* When the request reaches the server; NEVER if it does not. */
 static uint64_t arrival_of(struct sim *sim, const struct flight *f, bool spike)
 {
-	const struct network *n = sim->network;
+	const struct network *n = sim_network(f->host);
 	uint64_t given_up = f->started + f->host->config->timeout;
 
 	if (!f->lost || sim_chance(sim) < 0.25)
-		return f->written + sim_way(sim, n->out, spike);
+		return f->written + way(sim, n, n->out, spike);
 	if (sim_chance(sim) < 0.5)
 		return NEVER;
 	/* The worst there is: it is counted when it has been given up, or just before. Not
@@ -412,9 +435,10 @@ static int sim_start(struct transport *t, struct request *r, const struct signat
 	OUTSIDE_CORE;
 	struct host *h = container_of(t, struct host, transport);
 	struct sim *sim = h->sim;
-	uint64_t round = sim->network->out + sim->network->back;
+	const struct network *n = sim_network(h);
+	uint64_t round = n->out + n->back;
 	struct flight *f;
-	bool spike = sim_chance(sim) < sim->network->spikes;
+	bool spike = sim_chance(sim) < n->spikes;
 	bool spike_back = spike && sim_chance(sim) < 0.5;
 	uint64_t arrival;
 
@@ -435,8 +459,8 @@ static int sim_start(struct transport *t, struct request *r, const struct signat
 		h->kept--;
 	else
 		f->written += 3 * round; /* TCP and TLS */
-	f->lost = sim_chance(sim) < sim->network->lost;
-	f->back = sim_way(sim, sim->network->back, spike_back);
+	f->lost = sim_chance(sim) < n->lost;
+	f->back = way(sim, n, n->back, spike_back);
 	f->events = 1;
 	r->transfer = f;
 	h->in_flight++;
@@ -567,7 +591,7 @@ static void on_fate(void *arg, struct request *r, const struct fate_report *f)
 	h->fates[f->fate]++;
 	if (sim->told)
 		sim->told(sim, m, f);
-	if (f->fate == FATE_EXPIRED && sim->now > m->deadline + EXPIRY_MOST &&
+	if (f->fate == FATE_EXPIRED && !h->is_dead && sim->now > m->deadline + EXPIRY_MOST &&
 	    sim->now > h->stalled_until + EXPIRY_MOST)
 		sim_fail(sim, "told %" PRIu64 " ms after its age limit",
 			 (sim->now - m->deadline) / MS);
@@ -612,7 +636,7 @@ void sim_turn(struct host *h)
 	uint64_t next;
 	uint64_t at;
 
-	if (sim->now < h->stalled_until)
+	if (h->is_dead || sim->now < h->stalled_until)
 		return;
 	scheduler_set_wall(&h->scheduler, (int64_t)sim->now + sim->wall, sim->now);
 	next = IN_CORE(scheduler_run(&h->scheduler, sim->now));
@@ -620,6 +644,9 @@ void sim_turn(struct host *h)
 	if (next <= sim->now)
 		sim_fail(sim, "the next deadline is in the past");
 	promise_check_run(h, next);
+	h->next_run = next;
+	if (h->link)
+		next = link_turn(h, next);
 	if (next == h->run_at)
 		return;
 	h->run_at = next;
@@ -678,12 +705,12 @@ static void check_second_run(struct host *h)
 	uint64_t trace = sim->trace;
 	uint64_t next;
 
-	if (sim->now < h->stalled_until || sim->n_handled % 16)
+	if (h->is_dead || sim->now < h->stalled_until || sim->n_handled % 16)
 		return;
 	next = scheduler_run(&h->scheduler, sim->now);
 	if (sim->trace != trace)
 		sim_fail(sim, "a second run at one instant starts or ends something");
-	if (next != h->run_at)
+	if (next != h->next_run)
 		sim_fail(sim, "a second run at one instant has another deadline");
 }
 
@@ -774,7 +801,8 @@ static bool on_write(struct sim *sim, struct writer *w)
 	struct host *h = w->host;
 	unsigned n = w->burst ? w->burst : 1;
 
-	if (!sim->writing || sim->now >= w->until || !config_app(h->config, w->app_id)) {
+	if (h->is_dead || w->number <= sim->writers_ended || sim->now >= w->until ||
+	    !config_app(h->config, w->app_id)) {
 		free(w);
 		return false;
 	}
@@ -797,8 +825,14 @@ void sim_write(struct sim *sim, const struct writer *w)
 
 	assert(copy);
 	*copy = *w;
+	copy->number = ++sim->n_writers;
 	copy->until = w->for_ns ? sim->now + w->for_ns : NEVER;
 	post(sim, (struct event){ .at = sim->now + 1, .type = EVENT_WRITE, .what = copy });
+}
+
+void sim_stop_writing(struct sim *sim)
+{
+	sim->writers_ended = sim->n_writers;
 }
 
 void sim_at(struct sim *sim, uint64_t after, action_fn fn)
@@ -854,6 +888,8 @@ static struct config *make_config(const struct sim_config *sc)
 		set_all(c, NULL, "startup_hold = 0");
 	set_all(c, "upstream", sc->upstream);
 	set_all(c, "queue", sc->queue);
+	if (sc->shared)
+		set_all(c, "shared", sc->shared);
 	for (uint32_t i = 0; i < (sc->n_apps ? sc->n_apps : 1); i++) {
 		char section[32];
 
@@ -922,6 +958,8 @@ struct host *sim_host(struct sim *sim, const struct sim_config *c)
 	}
 	expect_rates(h);
 	sim->hosts[sim->n_hosts++] = h;
+	if (*h->config->redis)
+		h->link = link_new(h);
 	sim_turn(h);
 	return h;
 }
@@ -971,10 +1009,23 @@ struct sim *sim_new(uint64_t seed, const struct network *n, enum limiter limiter
 	sim->lateness = MS;
 	sim->content = 11;
 	sim->rooms = 64;
-	sim->writing = true;
 	sim->now = SEC + sim_below(sim, 1000000 * SEC);
 	sim->wall = (int64_t)(UINT64_C(1700000000) * SEC);
 	return sim;
+}
+
+void sim_post(struct sim *sim, uint64_t at, parcel_fn fn, void *what)
+{
+	(void)post(sim,
+		   (struct event){ .at = at, .type = EVENT_PARCEL, .what = what, .parcel = fn });
+}
+
+void sim_kill(struct host *h)
+{
+	h->stalled_until = 0; /* what it tells now, nobody hears */
+	h->is_dead = true;
+	scheduler_abort(&h->scheduler, h->sim->now);
+	h->run_event = 0;
 }
 
 /* The end of an attempt. Returns whether the host notices. */
@@ -983,6 +1034,10 @@ static bool handle_end(struct sim *sim, struct event *e)
 	struct flight *f = e->what;
 	bool noticed = f->request;
 
+	if (f->host->is_dead) {
+		flight_release(f);
+		return false;
+	}
 	if (sim->now < f->host->stalled_until) {
 		/* The answer lies in the socket until the process runs again. */
 		e->at = f->host->stalled_until;
@@ -1038,6 +1093,8 @@ static struct host *handle(struct sim *sim, struct event *e, bool *all)
 		e->action(sim);
 		*all = true;
 		return NULL;
+	case EVENT_PARCEL:
+		return e->parcel(sim, e->what);
 	}
 	return NULL;
 }
@@ -1073,9 +1130,7 @@ void sim_run(struct sim *sim, uint64_t for_ns)
 static bool has_tokens_away(const struct sim *sim, const struct scheduler *s)
 {
 	for (size_t i = 0; i < s->n_apps; i++) {
-		const struct bucket *b = s->apps[i]->bucket;
-
-		if (b->ops->home_at(b) > sim->now)
+		if (tokens_home_at(&s->apps[i]->tokens) > sim->now)
 			return true;
 	}
 	return false;
@@ -1086,6 +1141,8 @@ static bool is_quiet(const struct sim *sim)
 	for (size_t i = 0; i < sim->n_hosts; i++) {
 		const struct scheduler *s = &sim->hosts[i]->scheduler;
 
+		if (sim->hosts[i]->is_dead)
+			continue;
 		if (!scheduler_is_empty(s) || s->rooms.n > 0 || has_tokens_away(sim, s) ||
 		    !list_is_empty(&s->retired))
 			return false;
@@ -1095,7 +1152,7 @@ static bool is_quiet(const struct sim *sim)
 
 void sim_settle(struct sim *sim)
 {
-	sim->writing = false;
+	sim_stop_writing(sim);
 	/* A message's age (60 s) and a room's way back to its full limit (20 s) bound it. */
 	for (int i = 0; i < 120 && !*sim->failure && !is_quiet(sim); i++)
 		sim_run(sim, SEC);
@@ -1104,6 +1161,8 @@ void sim_settle(struct sim *sim)
 	for (size_t i = 0; i < sim->n_hosts; i++) {
 		const struct scheduler *s = &sim->hosts[i]->scheduler;
 
+		if (sim->hosts[i]->is_dead)
+			continue;
 		if (!scheduler_is_empty(s) || s->rooms.n > 0 || s->bytes > 0)
 			sim_fail(sim, "after the end %zu rooms and %zu bytes are left", s->rooms.n,
 				 s->bytes);
@@ -1130,6 +1189,7 @@ static void host_free(struct host *h)
 	}
 	free(h->seen_rooms);
 	promise_deinit(h);
+	free(h->link);
 	free(h->numbers);
 	free(h->last_started);
 	free(h);
@@ -1147,7 +1207,10 @@ void sim_free(struct sim *sim)
 		else if (e.type == EVENT_ARRIVE || e.type == EVENT_ANSWER ||
 			 e.type == EVENT_TIMEOUT)
 			flight_release(e.what);
+		else if (e.type == EVENT_PARCEL)
+			free(e.what);
 	}
+	redis_free(sim->redis);
 	for (size_t i = 0; i < sim->server.n_accounts; i++)
 		free(sim->server.accounts[i].recent);
 	free(sim->events);

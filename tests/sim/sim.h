@@ -13,7 +13,7 @@
 #define MS  NSEC_PER_MSEC
 #define SEC NSEC_PER_SEC
 
-#define SIM_HOSTS  8
+#define SIM_HOSTS  128
 #define SIM_APPS   1024
 #define SIM_GROUPS 3
 #define WAIT_MOST  70000
@@ -24,6 +24,8 @@
 
 struct sim;
 struct host;
+struct link;
+struct redis;
 
 /* One way of the network is base + jitter + now and then a spike; the two ways and every
  * request are independent, so requests overtake each other. */
@@ -143,10 +145,14 @@ struct host {
 	struct sim *sim;
 	struct scheduler scheduler;
 	struct config *config;
-	uint64_t run_at;        /* the deadline it asked for */
-	uint64_t run_event;     /* that is to come at it */
-	uint64_t stalled_until; /* the process does not run before */
-	size_t kept;            /* idle connections */
+	const struct network *network; /* its way to the server; NULL: the world's */
+	struct link *link;             /* to redis; NULL: it shares nothing */
+	bool is_dead;                  /* it was killed, or has ended */
+	uint64_t run_at;               /* the deadline it asked for */
+	uint64_t next_run;             /* that its scheduler asked for */
+	uint64_t run_event;            /* that is to come at it */
+	uint64_t stalled_until;        /* the process does not run before */
+	size_t kept;                   /* idle connections */
 	size_t in_flight;
 	unsigned reloads; /* a lower limit does not undo what was taken under a higher one */
 	size_t bytes;     /* charged by what we submitted and saw end */
@@ -187,7 +193,8 @@ struct writer {
 	uint32_t ttl_ms; /* 0: max_age */
 	uint64_t for_ns; /* how long it goes on; 0: until sim_settle() */
 	int group;       /* whose waits are counted together; a user of its own */
-	uint64_t until;  /* set by sim_write() */
+	uint64_t until;  /* set by sim_write(), as the number */
+	uint64_t number;
 };
 
 typedef void (*action_fn)(struct sim *sim);
@@ -201,6 +208,7 @@ struct sim {
 	uint64_t now;
 	int64_t wall; /* wall clock less ours */
 	const struct network *network;
+	struct redis *redis; /* where hosts share (link.h); NULL: there is none */
 	struct server server;
 	struct host *hosts[SIM_HOSTS];
 	size_t n_hosts;
@@ -216,7 +224,8 @@ struct sim {
 	double random_failures; /* part of the draws that give no random bytes */
 	bool starved;           /* allocations fail: answers may not be understood */
 	uint32_t rooms;         /* more than any room's number; set before the first host */
-	bool writing;           /* until sim_settle() */
+	uint64_t n_writers;
+	uint64_t writers_ended; /* those up to this number */
 	bool relaxed;           /* more than N at the server is for the scenario to judge */
 	told_fn told;           /* hears of every fate; may be NULL */
 	void *told_arg;         /* for its use */
@@ -238,7 +247,8 @@ struct sim_config {
 	const char *upstream;
 	const char *queue;
 	const char *app;
-	uint32_t n_apps; /* 0: 1 */
+	const char *shared; /* redis, if it is given, is sim->redis */
+	uint32_t n_apps;    /* 0: 1 */
 	uint32_t first_app;
 };
 
@@ -249,11 +259,25 @@ struct host *sim_host(struct sim *sim, const struct sim_config *c);
  * changed. */
 int sim_reload(struct host *h, const struct sim_config *c);
 
+/* kill -9: it says goodbye to nobody; what it has sent is under way. */
+void sim_kill(struct host *h);
+
+/* Its way to the server. */
+const struct network *sim_network(const struct host *h);
+
+/* What happens on a link: returns the host that wakes up by it, or NULL. @what is freed with
+ * the world if it has not happened by then. */
+typedef struct host *(*parcel_fn)(struct sim *sim, void *what);
+void sim_post(struct sim *sim, uint64_t at, parcel_fn fn, void *what);
+
 /* Lets a host's loop turn once, as it does after whatever is done to its scheduler. */
 void sim_turn(struct host *h);
 
 /* Starts a writer; it is copied. */
 void sim_write(struct sim *sim, const struct writer *w);
+
+/* Ends all writers. */
+void sim_stop_writing(struct sim *sim);
 
 /* Submits one line now. */
 void sim_submit(struct host *h, uint32_t app_id, uint32_t room, enum message_class class,

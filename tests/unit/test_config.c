@@ -125,6 +125,14 @@ static void test_defaults_are_those_of_the_manual(void **state)
 	assert_int_equal(c->retry_ambiguous, 0);
 	assert_int_equal(c->probe_interval, 30 * SEC);
 	assert_int_equal(c->queue_bytes, 64 << 20);
+	assert_string_equal(c->redis, "");
+	assert_string_equal(c->redis_user, "");
+	assert_string_equal(c->redis_password_file, "");
+	assert_null(c->redis_password);
+	assert_string_equal(c->shared_prefix, "barraged:");
+	assert_int_equal(c->shared_hosts, 0);
+	assert_int_equal(c->on_lost, ON_LOST_SHARE);
+	assert_string_equal(c->shared_name, "");
 	config_free(c);
 }
 
@@ -143,6 +151,7 @@ static void test_an_app_has_the_defaults_of_the_manual(void **state)
 	assert_int_equal(a->max_content, 1024);
 	assert_int_equal(a->room_rate, 20);
 	assert_int_equal(a->room_in_flight, 0);
+	assert_int_equal(a->shared, 1);
 	assert_int_equal(a->queue.overflow, OVERFLOW_OLDEST);
 	assert_int_equal(a->queue.max_age, 3 * SEC);
 	assert_int_equal(a->queue.queue_max, 300);
@@ -307,6 +316,15 @@ static const struct {
 	{ "upstream", "retries", "11", "retries: 11 is out of range (0 to 10)" },
 	{ "upstream", "probe_interval", "99ms", "probe_interval: 99ms is out of range (100ms to 1h)" },
 	{ "upstream", "http_version", "3", "http_version: \"3\" is not one of 1.1, 2" },
+	{ "shared", "hosts", "1001", "hosts: 1001 is out of range (0 to 1000)" },
+	{ "shared", "on_lost", "stop", "on_lost: \"stop\" is not one of share, hold" },
+	{ "shared", "prefix", "", "prefix: must not be empty" },
+	{ "shared", "name", A64 "a", "name: 65 bytes are too many (at most 64)" },
+	{ "shared", "password_file", "hunter2", "password_file: must be an absolute path or credential:NAME" },
+	{ "shared", "password_file", "", "" },
+	{ "shared", "rediss", "x", "unknown key \"rediss\" in [shared]; did you mean redis?" },
+	{ "shared", "rate", "3", "unknown key \"rate\" in [shared]; it belongs in [app 1234567890]" },
+	{ "app 1", "shared", "true", "shared: \"true\" is not one of no, yes" },
 	{ "queue", "max_aeg", "3s", "unknown key \"max_aeg\" in [queue]; did you mean max_age?" },
 	{ "queue", "MAX_AGE", "3s", "unknown key \"MAX_AGE\" in [queue]; did you mean max_age?" },
 	{ "queue", "colour", "red", "unknown key \"colour\" in [queue]" },
@@ -385,6 +403,12 @@ static void test_finishing_finds_what_concerns_several_keys(void **state)
 	assert_refused("[daemon]\nsocket = /s\ncontrol_socket = /s\n" APP SECRET,
 		       "1: socket and control_socket are the same path\n");
 	assert_refused("[daemon]\ncontrol_socket =\n" APP SECRET, "");
+	assert_refused(APP SECRET "[shared]\nredis = unix:/r\n",
+		       "3: hosts is missing in this section: how many are meant to share?\n");
+	assert_refused(APP SECRET "[shared]\nredis = unix:/r\nhosts = 2\nuser = u\n",
+		       "3: user is given without password_file\n");
+	assert_refused(APP SECRET "[shared]\nredis = unix:/r\nhosts = 2\n", "");
+	assert_refused(APP SECRET "[shared]\nhosts = 2\n", "");
 }
 
 static void test_an_app_inherits_from_queue_wherever_that_stands(void **state)
@@ -523,9 +547,12 @@ static const char everything[] =
 	"connect_timeout = 1s\ntimeout = 2m\nhttp_version = 2\nmax_in_flight = 10000\n"
 	"credit = none\nretries = 0\nretry_ambiguous = yes\nprobe_interval = 1h\n\n"
 	"[queue]\nqueue_bytes = 1GiB\noverflow = newest\nmax_age = 1m\nqueue_max = 12\n\n"
+	"[shared]\nredis = tcp:[::1]:6379\nuser = b\npassword_file = /p\nprefix = x/\nhosts = 4\n"
+	"on_lost = hold\nname = a-1\n\n"
 	"[app 5]\nserver_secret_file = credential:five\ntest_mode = yes\nis_test = false\n"
 	"rate = 9\nburst = 8\nmax_content = 7\nroom_rate = 0\nroom_in_flight = 1\n"
-	"allow_users = a, b\nallow_groups = c\noverflow = oldest\nmax_age = 4s\nqueue_max = 3\n";
+	"shared = no\nallow_users = a, b\nallow_groups = c\noverflow = oldest\nmax_age = "
+	"4s\nqueue_max = 3\n";
 
 static void test_a_dump_holds_every_key_as_it_was_written(void **state)
 {

@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "build.h"
 #include "random.h"
 
 #include "edge/configfile.h"
@@ -597,6 +598,123 @@ static void test_a_credential_is_what_systemd_passes(void **state)
 	assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
 }
 
+/* What is said of a value of [shared] redis that is not one. */
+#define NO_REDIS(value)                                                                            \
+	"%:4: redis: \"" value "\" is neither unix:/absolute/path nor tcp:host:port (such as "     \
+	"tcp:10.0.0.7:6379 or tcp:[fd00::7]:6379)\n"
+
+#define A50 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+static void test_a_redis_is_a_socket_or_a_host_and_a_port(void **state)
+{
+	static const struct {
+		const char *value;
+		const char *errors;
+	} cases[] = {
+		{ "unix:/run/redis/redis.sock", "" },
+		{ "tcp:localhost:6379", "" },
+		{ "tcp:redis-1.example_net:1", "" },
+		{ "tcp:10.0.0.7:65535", "" },
+		{ "tcp:[fd00::7]:6379", "" },
+		{ "", "" },
+		{ "/run/redis/redis.sock", NO_REDIS("/run/redis/redis.sock") },
+		{ "unix:redis.sock", NO_REDIS("unix:redis.sock") },
+		{ "localhost:6379", NO_REDIS("localhost:6379") },
+		{ "redis://localhost", NO_REDIS("redis://localhost") },
+		{ "tcp:localhost", NO_REDIS("tcp:localhost") },
+		{ "tcp:localhost:0", NO_REDIS("tcp:localhost:0") },
+		{ "tcp:localhost:65536", NO_REDIS("tcp:localhost:65536") },
+		{ "tcp::6379", NO_REDIS("tcp::6379") },
+		{ "tcp:[localhost]:6379", NO_REDIS("tcp:[localhost]:6379") },
+		{ "tcp:[]:6379", NO_REDIS("tcp:[]:6379") },
+		{ "tcp:fd00::7:6379", NO_REDIS("tcp:fd00::7:6379") },
+		{ "tcp:user@host:6379", NO_REDIS("tcp:user@host:6379") },
+		{ "unix:/" A50 A50 "123456",
+		  "%:4: redis: the path has 107 bytes, and may have 106\n" },
+		{ "unix:/" A50 A50 "12345", "" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *errors = cases[i].errors;
+		char text[512];
+
+		if (!HAVE_HIREDIS && *cases[i].value)
+			errors = "%:4: redis: this barraged was built without hiredis\n";
+		snprintf(text, sizeof(text), APP "[shared]\nredis = %s\nhosts = 2\nname = a\n",
+			 cases[i].value);
+		assert_gives(*state, text, errors);
+	}
+}
+
+/* A valid file's configuration; its vault comes with it. */
+static struct config *load(const struct place *p, const char *plain, struct vault **v)
+{
+	struct buffer text = { 0 };
+	struct buffer errors = { 0 };
+	struct config *c = NULL;
+
+	expand(p, plain, strlen(plain), &text);
+	put_file(p->config, text.data, text.len, 0644);
+	assert_int_equal(configfile_load(&c, v, p->config, true, &errors), 0);
+	assert_int_equal(errors.len, 0);
+	buffer_deinit(&text);
+	return c;
+}
+
+static void unload(struct config *c, struct vault *v)
+{
+	config_free(c);
+	vault_free(v);
+}
+
+static void test_a_password_is_kept_as_a_secret(void **state)
+{
+	struct vault *v = NULL;
+	struct buffer dump = { 0 };
+	static const char text[] = APP "[shared]\nhosts = 2\npassword_file = $\n";
+	struct place *p = *state;
+	struct config *c = load(p, text, &v);
+
+	assert_string_equal(c->redis_password, CANARY);
+	config_dump(c, &dump);
+	assert_null(strstr(dump.data, CANARY));
+	buffer_deinit(&dump);
+	unload(c, v);
+	assert_int_equal(chmod(p->secret, 0640), 0);
+	assert_gives(
+		p, "[app 1]\nserver_secret_file = /absent\n[shared]\npassword_file = $\n",
+		"%:2: server_secret_file: /absent cannot be opened: No such file or directory\n"
+		"%:4: password_file: $ can be read by others (mode 0640); chmod 600 it\n");
+	assert_gives(
+		p, "[app 1]\nserver_secret_file = /absent\n[shared]\npassword_file = /absent\n",
+		"%:2: server_secret_file: /absent cannot be opened: No such file or directory\n"
+		"%:4: password_file: /absent cannot be opened: No such file or directory\n");
+}
+
+/* The host's own name stands in where none is given, but only where it is needed. */
+static void test_a_host_has_a_name_among_those_that_share(void **state)
+{
+	struct place *p = *state;
+	char own[256] = "";
+	struct vault *v = NULL;
+	struct config *c = load(p, APP "[shared]\nhosts = 2\n", &v);
+
+	assert_string_equal(c->shared_name, "");
+	unload(c, v);
+	assert_gives(p, APP "[shared]\nname = a b\n",
+		     "%:4: name: \"a b\" is not made of letters, digits, dots, dashes and "
+		     "underscores\n");
+	if (!HAVE_HIREDIS)
+		return;
+	c = load(p, APP "[shared]\nredis = unix:/r\nhosts = 2\nname = a_B-9.z\n", &v);
+	assert_string_equal(c->shared_name, "a_B-9.z");
+	unload(c, v);
+	assert_int_equal(gethostname(own, sizeof(own) - 1), 0);
+	c = load(p, APP "[shared]\nredis = unix:/r\nhosts = 2\n", &v);
+	assert_string_equal(c->shared_name, own);
+	unload(c, v);
+}
+
 /* Whether the kernel has a flag on the mapping that holds @address. */
 static bool mapping_has(const void *address, const char *flag)
 {
@@ -630,10 +748,10 @@ static void test_the_vault_stays_out_of_core_dumps(void **state)
 	const char *secret;
 
 	assert_int_equal(vault_new(&v, 1), 0);
-	assert_int_equal(vault_read(v, &secret, p->secret, &why), 0);
+	assert_int_equal(vault_read(v, &secret, "server_secret_file", p->secret, &why), 0);
 	assert_string_equal(secret, CANARY);
 	assert_true(mapping_has(secret, " dd"));
-	assert_int_equal(vault_read(v, &secret, p->secret, &why), -ENOSPC);
+	assert_int_equal(vault_read(v, &secret, "server_secret_file", p->secret, &why), -ENOSPC);
 	vault_free(v);
 	vault_free(NULL);
 }
@@ -788,6 +906,9 @@ int main(void)
 		TEST(test_a_secret_belongs_to_us_or_root),
 		TEST(test_a_secret_is_a_regular_file),
 		TEST(test_a_credential_is_what_systemd_passes),
+		TEST(test_a_redis_is_a_socket_or_a_host_and_a_port),
+		TEST(test_a_password_is_kept_as_a_secret),
+		TEST(test_a_host_has_a_name_among_those_that_share),
 		TEST(test_the_vault_stays_out_of_core_dumps),
 		TEST(test_no_file_whatever_is_in_it_does_harm),
 	};

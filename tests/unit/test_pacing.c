@@ -138,6 +138,39 @@ static void test_too_fast_shrinks_n_once_a_second_and_lets_it_grow_back(void **s
 	assert_int_equal(limit_at(&l, 100, now + 60 * NSEC_PER_SEC), 100);
 }
 
+/* A host's part of N may grow from one to a thousand at once. */
+static void test_what_was_saved_is_as_many_messages_at_another_rate(void **state)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rates); i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(rates); j++) {
+			struct pacer p;
+			uint64_t n = 0;
+
+			pacer_init(&p, rates[i], 10, 0);
+			while (pacer_ready_at(&p, rates[j], 10, 0) == 0 && n < 100) {
+				pacer_spend(&p, rates[j]);
+				n++;
+			}
+			assert_in_range(n, 9, 10);
+		}
+	}
+}
+
+static void test_what_is_allowed_comes_on_top(void **state)
+{
+	struct pacer p;
+	uint64_t n = 0;
+
+	pacer_init(&p, 10, 1, 0);
+	pacer_set_busy(&p, true, 10, 1, 0);
+	pacer_spend(&p, 10);
+	assert_true(pacer_ready_at(&p, 10, 1, 0) > 0);
+	pacer_allow(&p, 3, 12, 1, 0);
+	for (; pacer_ready_at(&p, 12, 1, 0) == 0; n++)
+		pacer_spend(&p, 12);
+	assert_int_equal(n, 3);
+}
+
 static void test_n_is_never_below_one_and_never_above_itself(void **state)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(rates); i++) {
@@ -171,6 +204,8 @@ int main(void)
 		cmocka_unit_test(test_rest_is_gathered_only_while_nothing_waits),
 		cmocka_unit_test(test_rest_is_lost_to_a_backlog_that_is_held),
 		cmocka_unit_test(test_a_small_burst_holds_no_backlog_back),
+		cmocka_unit_test(test_what_was_saved_is_as_many_messages_at_another_rate),
+		cmocka_unit_test(test_what_is_allowed_comes_on_top),
 		cmocka_unit_test(test_too_fast_shrinks_n_once_a_second_and_lets_it_grow_back),
 		cmocka_unit_test(test_n_is_never_below_one_and_never_above_itself),
 		cmocka_unit_test(test_retry_after_holds_whatever_n_is),

@@ -144,6 +144,92 @@ static void test_no_token_is_used_again_within_a_window_of_its_answer(void **sta
 	tokens_deinit(&t);
 }
 
+static void test_a_token_taken_again_on_credit_is_one(void **state)
+{
+	const uint64_t credit = 50 * MS;
+	struct tokens t = { 0 };
+	uint64_t again;
+
+	take_all(&t, 2, 0);
+	tokens_give(&t, true, 0);
+	tokens_give(&t, true, 10 * MS);
+	assert_int_equal(tokens_resting(&t, 970 * MS), 2);
+	assert_int_equal(tokens_take(&t, 1, credit, 970 * MS, &again), 0);
+	assert_int_equal(tokens_resting(&t, 970 * MS), 2);
+	/* The one that came home last was taken: the other is soon at home without credit. */
+	assert_in_range(tokens_rested_at(&t, 2, 970 * MS), TOKENS_WINDOW, TOKENS_WINDOW + 1);
+	assert_int_equal(tokens_resting(&t, TOKENS_WINDOW + 1), 1);
+	assert_int_equal(tokens_rested_at(&t, 1, TOKENS_WINDOW + 1), NEVER);
+	/* If it was not used, it is again what it was. */
+	tokens_put_back(&t);
+	assert_int_equal(tokens_resting(&t, TOKENS_WINDOW + 1), 1);
+	assert_int_equal(tokens_resting(&t, TOKENS_WINDOW + 10 * MS + 1), 0);
+	tokens_deinit(&t);
+}
+
+/* Tokens as things: each was last given back at some time, or is held. */
+struct thing {
+	bool held;
+	uint64_t given;
+};
+
+static uint64_t resting_things(const struct thing *things, size_t n, uint64_t now)
+{
+	uint64_t resting = 0;
+
+	for (size_t i = 0; i < n; i++)
+		resting += things[i].held ||
+			   (things[i].given > 0 && things[i].given + TOKENS_WINDOW >= now);
+	return resting;
+}
+
+/* The one that may be taken and was given back last, or any that has rested. */
+static struct thing *thing_to_take(struct thing *things, size_t n, uint64_t credit, uint64_t now)
+{
+	struct thing *best = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		struct thing *t = &things[i];
+
+		if (t->held || (t->given > 0 && t->given + TOKENS_WINDOW + 1 - credit > now))
+			continue;
+		if (!best || t->given > best->given)
+			best = t;
+	}
+	return best;
+}
+
+static void test_as_many_rest_as_if_each_had_a_name(void **state)
+{
+	const uint64_t credit = 80 * MS;
+	struct thing things[7] = { { 0 } };
+	uint64_t now = 2 * NSEC_PER_SEC;
+	struct tokens t = { 0 };
+	uint64_t random = random_seed();
+
+	for (int step = 0; step < 20000; step++) {
+		struct thing *thing = &things[random_next(&random) % 7];
+		uint64_t again;
+
+		now += 2 * (random_next(&random) % (100 * MS));
+		if (random_next(&random) % 2) {
+			thing = thing_to_take(things, 7, credit, now);
+			assert_int_equal(tokens_take(&t, 7, credit, now, &again) == 0,
+					 thing != NULL);
+			if (thing)
+				thing->held = true;
+		} else if (thing->held) {
+			tokens_give(&t, true, now);
+			thing->held = false;
+			thing->given = now;
+		}
+		assert_int_equal(tokens_resting(&t, now), resting_things(things, 7, now));
+	}
+	while (t.held > 0)
+		tokens_put_back(&t);
+	tokens_deinit(&t);
+}
+
 static void test_nothing_is_credited_on_few_samples(void **state)
 {
 	struct credit_estimate c = { 0 };
@@ -192,6 +278,8 @@ int main(void)
 		cmocka_unit_test(test_the_moment_told_is_the_moment_however_many_are_waited_for),
 		cmocka_unit_test(test_what_was_not_sent_is_at_home_at_once),
 		cmocka_unit_test(test_no_token_is_used_again_within_a_window_of_its_answer),
+		cmocka_unit_test(test_a_token_taken_again_on_credit_is_one),
+		cmocka_unit_test(test_as_many_rest_as_if_each_had_a_name),
 		cmocka_unit_test(test_nothing_is_credited_on_few_samples),
 		cmocka_unit_test(test_the_margin_grows_with_the_spread_of_the_lowest),
 		cmocka_unit_test(test_a_longer_line_is_noticed_within_some_minutes),

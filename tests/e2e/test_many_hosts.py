@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: MIT
+"""One AppID, several hosts, one sandbox that counts: whatever befalls a host, the engine or a link, it never sees more
+than N in a second, every line has one fate, and what can be used is used again when it is over.
+
+Each host has a network of its own. tests/many_hosts plays more of this for longer, and with more hosts.
+"""
+
+import contextlib
+import json
+import select
+import socket
+import threading
+import time
+
+import pytest
+
+from many_hosts import ENGINES, SECOND, Cluster, Engine
+from support import APP, EX_CONFIG, OTHER_APP, ROOT, Sample, eventually, has_hiredis, message, outcome, patience
+from test_networks import name_server, network, server  # noqa: F401  (fixtures)
+
+pytestmark = [
+    pytest.mark.skipif(not has_hiredis(), reason="barraged was built without hiredis"),
+    pytest.mark.skipif(not ENGINES, reason="there is neither redis-server nor valkey-server"),
+]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, host):
+    """An engine on a Unix socket, for daemons that need no network."""
+    return Engine(host, request.param).start()
+
+
+MANY_HOSTS = (ROOT / "docs/MANY-HOSTS.md").read_text()
+
+
+def shared(engine, name="host", **keys):
+    return {"redis": engine.url, "password_file": engine.password_file, "hosts": 2, "name": name} | keys
+
+
+def state(daemon):
+    return daemon.control("status")["shared"]["state"]
+
+
+def wait_for_state(daemon, expected):
+    eventually(lambda: state(daemon) == expected, f"the daemon to be {expected}")
+
+
+def allotment(daemon, app_id=APP):
+    return next(app["allotment"] for app in daemon.control("status")["apps"] if app["AppId"] == app_id)
+
+
+# The whole, with faults.
+
+
+def test_the_sum_keeps_to_n_through_the_loss_of_daemons_links_and_the_engine(host):
+    """Over TCP, going on with shares."""
+    cluster = Cluster(host, hosts=4)
+    daemons = [cluster.daemon(i) for i in range(4)]
+    cluster.wait_for_state("in_touch", *range(4))
+    chats = [cluster.chat(daemon) for daemon in daemons]
+
+    began = time.monotonic_ns()
+    time.sleep(4)
+    steady = cluster.used(began + SECOND, time.monotonic_ns())
+
+    cluster.kill(0)
+    time.sleep(0.5)
+    again = cluster.daemon(0)
+    chats.append(cluster.chat(again))
+    cluster.wait_for_state("in_touch", 0)
+
+    cluster.engine.kill()
+    cluster.wait_for_state("lost", *range(4))
+    time.sleep(2)
+    cluster.engine.start()
+    cluster.wait_for_state("in_touch", *range(4))
+
+    cluster.pull(1)
+    cluster.wait_for_state("lost", 1)
+    time.sleep(1)
+    cluster.plug(1)
+    cluster.wait_for_state("in_touch", *range(4))
+    time.sleep(1)
+
+    for i, chat in enumerate(chats):
+        chat.end().check(daemon_died=i == 0)
+    assert steady > 0.5, "the hosts do not use what is theirs"
+    print(f"used while all was well: {steady:.1%}")
+
+
+def test_the_sum_keeps_to_n_when_who_holds_it_stands_still_comes_or_goes(host):
+    """Over TCP, holding without the engine."""
+    cluster = Cluster(host, hosts=3, on_lost="hold")
+    daemons = [cluster.daemon(i) for i in range(2)]
+    cluster.wait_for_state("in_touch", 0, 1)
+    chats = [cluster.chat(daemon) for daemon in daemons]
+    time.sleep(1)
+
+    with daemons[0].stopped():
+        time.sleep(2)
+    cluster.wait_for_state("in_touch", 0, 1)
+
+    with cluster.engine.frozen():
+        cluster.wait_for_state("lost", 0, 1)
+        time.sleep(3)
+        since = time.monotonic_ns()
+        time.sleep(1)
+        assert cluster.used(since, time.monotonic_ns()) == 0, "sent while it should hold"
+    cluster.wait_for_state("in_touch", 0, 1)
+
+    assert daemons[1].reload(queue={"max_age": "2s"})
+    chats.append(cluster.chat(cluster.daemon(2)))
+    cluster.wait_for_state("in_touch", 0, 1, 2)
+    eventually(lambda: cluster.sent_by(2, 0, time.monotonic_ns()) > 0, "the new one to send")
+
+    chats[0].end()
+    assert daemons[0].stop() == 0
+    since = time.monotonic_ns()
+    time.sleep(1)
+    eventually(lambda: cluster.sent_by(1, since, time.monotonic_ns()) > 0, "the others to go on")
+    for chat in chats:
+        chat.end().check()
+
+
+# One daemon and its engine.
+
+
+def entries(engine, prefix="barraged:"):
+    """The names of those that the engine knows."""
+    names = engine.ask("HKEYS", f"{prefix}hosts").split()
+    return {name for name in names if name[0] not in "#!~+"}
+
+
+def test_a_daemon_joins_sends_and_says_goodbye(host, engine):
+    zego = host.zego()
+    daemon = host.daemon(zego, shared=shared(engine, hosts=1))
+    wait_for_state(daemon, "in_touch")
+    replies = daemon.connect().ask(*[message(room=f"{i}", id=i) for i in range(20)])
+    assert {outcome(reply) for reply in replies} == {"sent"}
+    status = daemon.control("status")["shared"]
+    assert status["redis"] == engine.url and status["name"] == "host" and status["hosts"] == 1
+    assert abs(status["since"] - time.time()) < 100
+    assert status["connections_opened"] == 2 and status["connections_failed"] == 0
+    metrics = daemon.metrics()
+    assert metrics[Sample("barraged_shared_state", (("state", "in_touch"),))] == 1
+    assert metrics[Sample("barraged_shared_state", (("state", "lost"),))] == 0
+    assert metrics[Sample("barraged_allotment", (("app", str(APP)),))] == 100
+    assert metrics[Sample("barraged_shared_calls_total")] >= 2
+    eventually(lambda: daemon.metrics()[Sample("barraged_share", (("app", str(APP)),))] == 100, "its share")
+    assert entries(engine) == {"host"}
+    assert "shared  " in daemon.ctl("status").stdout and "in touch, as host of 1 hosts" in daemon.ctl("status").stdout
+    assert "shared in touch" in daemon.ctl("top", "--once").stdout
+    assert daemon.stop() == 0
+    assert entries(engine) == set()
+
+
+def test_without_a_section_nobody_is_asked(host, zego, engine):
+    daemon = host.daemon(zego)
+    assert outcome(daemon.connect().ask(message(id=1))) == "sent"
+    status = daemon.control("status")
+    assert status["shared"]["state"] == "off" and status["shared"]["since"] == 0
+    assert status["apps"][0]["allotment"] == status["apps"][0]["share"] == 100
+    assert "shared" not in daemon.ctl("status").stdout
+    assert daemon.metrics()[Sample("barraged_shared_state", (("state", "off"),))] == 1
+    assert set(engine.calls()) <= {"auth", "ping", "info"}
+
+
+def test_what_is_not_shared_does_without_the_engine(host):
+    engine = Engine(host, ENGINES[0])  # not started
+    zego = host.zego(apps={APP: 100, OTHER_APP: 100})
+    daemon = host.daemon(
+        zego, shared=shared(engine), apps={APP: {}, OTHER_APP: {"shared": "no"}}, queue={"max_age": "1s"}
+    )
+    writer = daemon.connect()
+    assert outcome(writer.ask(message(AppId=OTHER_APP, id=1))) == "sent"
+    assert outcome(writer.ask(message(AppId=APP, id=2))) == "expired"
+    assert state(daemon) == "joining"
+    assert "shared: not yet in touch; what is shared waits" in daemon.log
+    assert '"connecting: No such file or directory"' in daemon.log
+    engine.start()
+    assert outcome(writer.ask(message(AppId=APP, id=3, ttl_ms=60_000))) == "sent"
+
+
+def test_a_wrong_password_is_told_and_a_right_one_taken_by_reload(host, engine, zego):
+    right = engine.password_file.read_text()
+    engine.password_file.write_text("wrong\n")
+    daemon = host.daemon(zego, shared=shared(engine), queue={"max_age": "60s"})
+    daemon.wait_for_log("WRONGPASS")
+    writer = daemon.connect()
+    writer.send(message(id=1))
+    engine.password_file.write_text(right)
+    assert daemon.reload()
+    assert outcome(writer.reply()) == "sent"
+
+
+def test_a_user_of_the_engine_needs_no_more_than_the_manual_gives_him(host, engine, zego):
+    """The line in docs/MANY-HOSTS.md."""
+    rule = next(line for line in MANY_HOSTS.splitlines() if line.startswith("user barraged on "))
+    words = rule.replace(">PASSWORD", f">{engine.password}").split()[1:]
+    engine.ask("ACL", "SETUSER", *words)
+    daemon = host.daemon(zego, shared=shared(engine, user=words[0]))
+    wait_for_state(daemon, "in_touch")
+    assert outcome(daemon.connect().ask(message(id=1))) == "sent"
+    eventually(lambda: daemon.control("status")["shared"]["connections_opened"] == 2, "both connections")
+    other = host.daemon(zego, shared=shared(engine, "other", user=words[0]))
+    wait_for_state(other, "in_touch")
+    assert daemon.stop() == other.stop() == 0
+    assert entries(engine) == set()
+    assert "NOPERM" not in daemon.log + other.log
+
+
+@pytest.mark.parametrize("harm", (("SCRIPT", "FLUSH"), ("FLUSHALL",), ("CLIENT", "KILL", "TYPE", "normal")))
+def test_the_engine_forgets_and_is_told_again(host, engine, zego, harm):
+    daemon = host.daemon(zego, shared=shared(engine, hosts=1))
+    wait_for_state(daemon, "in_touch")
+    before = daemon.control("status")["shared"]["calls"]
+    engine.ask(*harm, check=False)
+    eventually(lambda: daemon.control("status")["shared"]["calls"] > before + 3, "more calls")
+    wait_for_state(daemon, "in_touch")
+    assert outcome(daemon.connect().ask(message(id=1, ttl_ms=60_000))) == "sent"
+    assert entries(engine) == {"host"}
+
+
+def test_a_name_that_two_have_belongs_to_the_latter(host, engine, zego):
+    """As when a daemon is killed and started again at once; the former must not go on beside it."""
+    first = host.daemon(zego, shared=shared(engine), queue={"max_age": "1s"})
+    wait_for_state(first, "in_touch")
+    second = host.daemon(zego, shared=shared(engine))
+    wait_for_state(second, "in_touch")
+    wait_for_state(first, "taken")
+    first.wait_for_log("error: shared: another process goes by this host's name")
+    assert outcome(first.connect().ask(message(id=1))) == "expired"
+    assert second.stop() == 0
+    wait_for_state(first, "in_touch")
+
+
+def test_a_reload_begins_and_ends_sharing(host, engine, zego):
+    daemon = host.daemon(zego)
+    writer = daemon.connect()
+    assert outcome(writer.ask(message(id=1))) == "sent"
+    assert daemon.reload(shared=shared(engine))
+    wait_for_state(daemon, "in_touch")
+    assert outcome(writer.ask(message(id=2, ttl_ms=60_000))) == "sent"
+    daemon.configure(shared={"name": "another"})
+    assert daemon.control("reload")["warnings"] == ["name has changed: that takes effect at the next start"]
+    assert daemon.control("status")["shared"]["name"] == "host"
+    assert outcome(writer.ask(message(id=3, ttl_ms=60_000))) == "sent"
+    assert daemon.reload(shared={"redis": None, "name": None})
+    eventually(lambda: entries(engine) == set(), "the goodbye")
+    wait_for_state(daemon, "off")
+    assert outcome(writer.ask(message(id=4, ttl_ms=60_000))) == "sent"
+    assert daemon.reload(shared=shared(engine, "another"))
+    wait_for_state(daemon, "in_touch")
+    assert entries(engine) == {"another"}
+    assert outcome(writer.ask(message(id=5, ttl_ms=60_000))) == "sent"
+
+
+def test_sharing_ends_although_nobody_can_be_told(host, engine, zego):
+    daemon = host.daemon(zego, shared=shared(engine))
+    wait_for_state(daemon, "in_touch")
+    engine.kill()
+    wait_for_state(daemon, "lost")
+    assert daemon.reload(shared={"redis": None})
+    wait_for_state(daemon, "off")
+    failed = daemon.control("status")["shared"]["connections_failed"]
+    assert outcome(daemon.connect().ask(message(id=1, ttl_ms=60_000))) == "sent"
+    time.sleep(1)
+    assert daemon.control("status")["shared"]["connections_failed"] == failed
+    engine.start()
+    assert daemon.reload(shared=shared(engine))
+    wait_for_state(daemon, "in_touch")
+    assert outcome(daemon.connect().ask(message(id=2, ttl_ms=60_000))) == "sent"
+
+
+def test_an_appid_with_less_than_a_message_for_each_host_is_told(host, engine, zego):
+    daemon = host.daemon(zego, shared=shared(engine, hosts=4), app={"rate": 3})
+    sentence = f"app={APP} has a rate of 3 for 4 hosts: one that is cut off has no share, and sends nothing"
+    assert f"warning: {sentence}" in daemon.log
+    wait_for_state(daemon, "in_touch")
+    assert daemon.control("reload")["warnings"] == [sentence]
+    assert outcome(daemon.connect().ask(message(id=1, ttl_ms=60_000))) == "sent"
+    assert daemon.reload(shared={"on_lost": "hold"})
+    assert daemon.control("reload")["warnings"] == []
+
+
+# What calls itself an engine and is none.
+
+
+class Impostor:
+    """Listens where an engine should be, says something to whoever connects, and no more."""
+
+    def __init__(self, path, greeting):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(64)
+        self.greeting = greeting
+        self.clients = []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                self.clients.append(client)
+                if self.greeting is None:
+                    client.close()
+                    continue
+                with contextlib.suppress(OSError):
+                    client.sendall(self.greeting)
+                if self.greeting.startswith(b"-"):
+                    select.select([client], [], [], patience())
+                    client.close()  # what has been said to it is left unread: a reset
+
+    def close(self):
+        self.listener.close()
+        for client in self.clients:
+            client.close()
+
+
+GREETINGS = {
+    "silence": b"",
+    "a closed door": None,
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "a refusal": b"-DENIED Redis is running in protected mode\r\n",
+    "answers of the wrong kind": b":1\r\n:2\r\n:3\r\n",
+    "answers to nobody": b"+OK\r\n" * 1000,
+    "no run_id": b"+OK\r\n$2\r\nhi\r\n",
+    "a reply without end": b"$2000000000\r\n" + b"x" * (8 << 20),
+    "depth": b"*1\r\n" * 100,
+    "arrays of arrays": b"*64\r\n" * 3 + (b"*64\r\n" * 63 + b"*0\r\n" * 64) * 4000,
+    "more than there can be": b"*2147483647\r\n",
+}
+
+
+@pytest.mark.parametrize("greeting", GREETINGS)
+def test_what_is_no_engine_does_no_harm(host, greeting):
+    engine = Engine(host, ENGINES[0])  # not started
+    zego = host.zego(apps={APP: 100, OTHER_APP: 100})
+    with contextlib.closing(Impostor(engine.socket, GREETINGS[greeting])) as impostor:
+        daemon = host.daemon(
+            zego, shared=shared(engine), apps={APP: {}, OTHER_APP: {"shared": "no"}}, queue={"max_age": "60s"}
+        )
+        eventually(lambda: daemon.control("status")["shared"]["connections_failed"] >= 3, "three attempts")
+        writer = daemon.connect()
+        writer.send(message(AppId=APP, id=1))
+        assert outcome(writer.ask(message(AppId=OTHER_APP, id=2))) == "sent"
+        assert len(daemon.descriptors()) < 40
+        assert daemon.resident() < 100 << 20
+        assert impostor.clients
+        assert greeting != "a refusal" or "DENIED" in daemon.log
+    engine.socket.unlink()
+    engine.start()
+    assert outcome(writer.reply()) == "sent"
+
+
+def test_a_password_that_is_repeated_is_not_logged(host, zego):
+    """As by a server that does not know AUTH; Daemon.finish() looks for it in the log."""
+    engine = Engine(host, ENGINES[0])  # not started
+    echo = f"-ERR unknown command 'AUTH', with args beginning with: '{engine.password}' \r\n".encode()
+    with contextlib.closing(Impostor(engine.socket, echo)):
+        daemon = host.daemon(zego, shared=shared(engine))
+        daemon.wait_for_log('"it answers: ERR"')
+        host.check_secrecy(json.dumps(daemon.control("status")).encode())
+
+
+# Names, which take their time.
+
+
+def test_a_name_server_that_is_silent_holds_nothing_up(host, network, name_server, server):
+    name_server.silent = True
+    with network.inside():
+        engine = Engine(host, ENGINES[0], "127.0.0.1").start()
+    keys = shared(engine, redis=f"tcp:redis.example:{engine.port}", hosts=1)
+    upstream = {"url": f"http://127.0.0.1:{server.port}/"}
+    daemon = host.daemon(upstream=upstream, shared=keys, command=network.command, queue={"max_age": "60s"})
+    writer = daemon.connect()
+    writer.send(message(id=1))
+    began = time.monotonic()
+    for _ in range(100):
+        assert state(daemon) == "joining"
+    assert time.monotonic() - began < patience()
+    name_server.silent, name_server.addresses = False, ["127.0.0.1"]
+    assert outcome(writer.reply()) == "sent"
+    assert state(daemon) == "in_touch"
+
+
+def test_it_is_told_where_the_file_is_wrong(host):
+    host.daemon(start=False)  # for its secret
+    text = host.config_text(shared={"redis": "redis.example:6379", "name": "a b"})
+    config = host.write("wrong.conf", text)
+    result = host.run("--config", config, "--check-config")
+    line = text.splitlines().index("[shared]") + 1
+    assert result.returncode == EX_CONFIG
+    assert result.stderr.splitlines() == [
+        f"{config}:{line}: hosts is missing in this section: how many are meant to share?",
+        f'{config}:{line + 1}: redis: "redis.example:6379" is neither unix:/absolute/path nor tcp:host:port '
+        "(such as tcp:10.0.0.7:6379 or tcp:[fd00::7]:6379)",
+        f'{config}:{line + 2}: name: "a b" is not made of letters, digits, dots, dashes and underscores',
+    ]
+
+
+def test_a_host_that_is_gone_for_good_is_forgotten_by_hand(host, engine, zego):
+    """By the commands in docs/MANY-HOSTS.md."""
+    upstream = {"timeout": "1s", "connect_timeout": "1s"}
+    first = host.daemon(zego, shared=shared(engine, "relay-1"), upstream=upstream)
+    second = host.daemon(zego, shared=shared(engine, "relay-7"), upstream=upstream)
+    for daemon in (first, second):
+        eventually(lambda: daemon.metrics()[Sample("barraged_share", (("app", str(APP)),))] == 50, "its share")
+    second.has_been_awaited = True
+    second.process.kill()
+    second.process.wait()
+    writer = first.connect()
+
+    def has(n):
+        """While it has something to send."""
+        writer.ask(*[message(room=f"{i}", id=i) for i in range(60)])
+        return allotment(first) == n
+
+    time.sleep(5)  # what the other had under way has rested: now all but its share is ours, and that for ever
+    eventually(lambda: has(50), "half of N")
+    time.sleep(2)
+    assert allotment(first) == 50
+    commands = [line.split()[1:] for line in MANY_HOSTS.splitlines() if line.startswith("redis-cli ")]
+    assert [words[0] for words in commands] == ["HKEYS", "HDEL", "PUBLISH"]
+    assert "relay-7" in engine.ask(*commands[0])
+    for words in commands[1:]:
+        engine.ask(*[word.strip("'") for word in words])
+    eventually(lambda: has(100), "all of N")

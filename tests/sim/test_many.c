@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT */
+/* What several hosts make of one budget, each fault by itself and in figures; many.c has
+ * them all at once. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "many.h"
+
+#define ENGINE_WAY (250 * NSEC_PER_USEC) /* half a millisecond away */
+
+static struct host *hosts[SIM_HOSTS];
+static char app_keys[64];
+
+/* A world of @k hosts, each of which always has a message waiting. */
+static struct sim *begin(unsigned k, unsigned n, const char *on_lost, bool writing)
+{
+	struct sim *sim = sim_new(1, &network_wan, LIMITER_NONE);
+
+	redis_new(sim);
+	(void)snprintf(app_keys, sizeof(app_keys), "rate = %u; room_rate = 0", n);
+	for (unsigned i = 0; i < k; i++) {
+		char name[8];
+
+		(void)snprintf(name, sizeof(name), "h%u", i);
+		hosts[i] = many_host(sim, &(struct many_host){ .name = name,
+							       .on_lost = on_lost,
+							       .app = app_keys,
+							       .upstream = "timeout = 2s",
+							       .hosts = k,
+							       .way = ENGINE_WAY });
+		if (writing)
+			sim_write(sim, &(struct writer){ .host = hosts[i],
+							 .app_id = 1,
+							 .rooms = 30,
+							 .rate = 1.5 * n });
+	}
+	return sim;
+}
+
+static void end(struct sim *sim)
+{
+	assert_string_equal(sim->failure, "");
+	sim_free(sim);
+}
+
+static uint64_t arrivals_in(struct sim *sim, uint64_t ns)
+{
+	uint64_t before = sim_account(sim, 1)->arrivals;
+
+	sim_run(sim, ns);
+	assert_string_equal(sim->failure, "");
+	return sim_account(sim, 1)->arrivals - before;
+}
+
+static uint64_t allotment(const struct host *h)
+{
+	return app_allotment(h->scheduler.apps[0], h->sim->now);
+}
+
+/* Each host's part, over ten seconds, of what all send: within 10 % of an equal one, or the
+ * one message that there is no half of. */
+static void check_parts(struct sim *sim, unsigned k, unsigned n)
+{
+	uint64_t before[SIM_HOSTS];
+	uint64_t sum;
+
+	for (unsigned i = 0; i < k; i++)
+		before[i] = hosts[i]->seen[1].arrivals;
+	sum = arrivals_in(sim, 10 * SEC);
+	for (unsigned i = 0; i < k; i++) {
+		double part = (double)(hosts[i]->seen[1].arrivals - before[i]);
+		double equal = (double)sum / k;
+
+		if (part < 0.9 * equal - 1 || part > 1.1 * equal + 1)
+			fail_msg("%u hosts, N = %u: %.0f of %.1f", k, n, part, equal);
+	}
+}
+
+static void test_all_of_n_is_used_and_each_has_its_part(void **state)
+{
+	static const unsigned ks[] = { 1, 2, 4, 8 };
+	static const unsigned ns[] = { 10, 100 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ks); i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(ns); j++) {
+			struct sim *sim = begin(ks[i], ns[j], "share", true);
+			uint64_t calls;
+			double used;
+			double per_message;
+
+			sim_run(sim, 60 * SEC); /* until the way to the server is known */
+			calls = sim->redis->calls;
+			used = (double)arrivals_in(sim, 60 * SEC) / (60.0 * ns[j]);
+			per_message = (double)(sim->redis->calls - calls) / (60.0 * ns[j]);
+			print_message("%u hosts, N = %u: %.2f %% used, %.2f calls a message\n",
+				      ks[i], ns[j], used * 100, per_message);
+			assert_true(used > 0.97);
+			/* A beat is one of three a second; the fewer messages, the more of
+			 * them fall to one. */
+			assert_true(per_message < (ns[j] < 100 ? 5 : 2));
+			for (unsigned t = 0; t < 6; t++)
+				check_parts(sim, ks[i], ns[j]);
+			assert_true(sim_account(sim, 1)->most <= ns[j]);
+			end(sim);
+		}
+	}
+}
+
+static void test_what_an_idle_host_does_not_use_others_do(void **state)
+{
+	struct sim *sim = begin(4, 100, "share", false);
+
+	for (unsigned i = 1; i < 4; i++)
+		sim_write(sim, &(struct writer){ .host = hosts[i],
+						 .app_id = 1,
+						 .rooms = 30,
+						 .rate = 200,
+						 .for_ns = 30 * SEC });
+	sim_run(sim, 10 * SEC);
+	assert_true(arrivals_in(sim, 10 * SEC) > 970);
+	/* It wants its part, and has it within a second or so. */
+	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 200 });
+	sim_run(sim, 1500 * MS);
+	assert_int_equal(allotment(hosts[0]), 25);
+	check_parts(sim, 4, 100);
+	/* The others stop, one second after which it has all. */
+	sim_run(sim, 20 * SEC);
+	assert_true(arrivals_in(sim, 5 * SEC) > 485);
+	end(sim);
+}
+
+static void test_a_lone_message_hardly_waits(void **state)
+{
+	struct sim *sim = begin(4, 100, "share", false);
+
+	sim_run(sim, 5 * SEC);
+	for (unsigned i = 0; i < 4; i++)
+		sim_write(sim,
+			  &(struct writer){ .host = hosts[i], .app_id = 1, .rooms = 9, .rate = 5 });
+	sim_run(sim, 60 * SEC);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_in_range(sim_wait(hosts[i], 0, 0.5), 0, 2);
+		assert_in_range(sim_wait(hosts[i], 0, 0.95), 0, 2);
+	}
+	end(sim);
+}
+
+static void test_without_the_engine_each_goes_on_with_its_share(void **state)
+{
+	struct sim *sim = begin(4, 100, "share", true);
+
+	sim_run(sim, 20 * SEC);
+	redis_kill(sim->redis);
+	/* At once, as each has its share in hand. */
+	assert_true(arrivals_in(sim, 10 * SEC) > 950);
+	assert_true(arrivals_in(sim, 30 * SEC) > 2850);
+	assert_int_equal(shared_state(&hosts[0]->scheduler.shared, sim->now), SHARED_LOST);
+	redis_start(sim->redis, false);
+	assert_true(arrivals_in(sim, 10 * SEC) > 950);
+	assert_int_equal(shared_state(&hosts[0]->scheduler.shared, sim->now), SHARED_IN_TOUCH);
+	end(sim);
+}
+
+static void test_who_holds_less_than_its_share_has_all_of_it_in_the_end(void **state)
+{
+	struct sim *sim = begin(4, 100, "share", false);
+
+	/* One host has all, the others nothing, when the engine is lost. */
+	sim_run(sim, 5 * SEC);
+	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 400 });
+	sim_run(sim, 10 * SEC);
+	assert_true(allotment(hosts[0]) > 90);
+	redis_kill(sim->redis);
+	for (unsigned i = 1; i < 4; i++)
+		sim_write(sim, &(struct writer){
+				       .host = hosts[i], .app_id = 1, .rooms = 30, .rate = 200 });
+	sim_run(sim, 3 * SEC);
+	assert_int_equal(allotment(hosts[0]), 25);
+	sim_run(sim, 12 * SEC);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(allotment(hosts[i]), 25);
+	assert_true(arrivals_in(sim, 30 * SEC) > 2850);
+	end(sim);
+}
+
+static void test_hold_sends_nothing_without_the_engine(void **state)
+{
+	struct sim *sim = begin(4, 100, "hold", true);
+
+	sim_run(sim, 20 * SEC);
+	redis_kill(sim->redis);
+	sim_run(sim, 1500 * MS); /* a lease, and the way to the server */
+	assert_int_equal(arrivals_in(sim, 30 * SEC), 0);
+	redis_start(sim->redis, false);
+	sim_run(sim, 6 * SEC); /* what others may have held must rest first */
+	assert_true(arrivals_in(sim, 10 * SEC) > 970);
+	end(sim);
+}
+
+static void test_a_host_that_is_cut_off_has_its_share_and_the_others_the_rest(void **state)
+{
+	struct sim *sim = begin(4, 100, "share", true);
+	uint64_t before;
+
+	sim_run(sim, 20 * SEC);
+	hosts[0]->link->cut_until = sim->now + 60 * SEC;
+	sim_run(sim, 20 * SEC);
+	before = hosts[0]->seen[1].arrivals;
+	assert_true(arrivals_in(sim, 30 * SEC) > 2900);
+	assert_in_range(hosts[0]->seen[1].arrivals - before, 720, 750);
+	for (unsigned i = 1; i < 4; i++)
+		assert_int_equal(allotment(hosts[i]), 25);
+	end(sim);
+}
+
+static void test_an_engine_that_comes_back_empty_costs_little(void **state)
+{
+	struct sim *sim = begin(4, 100, "hold", true);
+
+	sim_run(sim, 20 * SEC);
+	redis_kill(sim->redis);
+	sim_run(sim, 200 * MS);
+	redis_start(sim->redis, false);
+	assert_true(arrivals_in(sim, 10 * SEC) > 970);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(allotment(hosts[i]), 25);
+	end(sim);
+}
+
+static void test_what_a_killed_host_held_comes_home(void **state)
+{
+	struct sim *sim = begin(2, 100, "hold", true);
+
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 50);
+	sim_kill(hosts[1]);
+	sim_run(sim, 3 * SEC);
+	assert_int_equal(allotment(hosts[0]), 50); /* it may have sent just now */
+	sim_run(sim, 4 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	end(sim);
+}
+
+static void test_the_share_of_a_killed_host_is_kept_for_it(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 10 * SEC);
+	sim_kill(hosts[1]);
+	sim_run(sim, 60 * SEC);
+	assert_int_equal(allotment(hosts[0]), 50);
+	/* The operator knows that it will not come back. */
+	engine_forget(sim->redis->engine, "barraged:hosts", "h1");
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	end(sim);
+}
+
+static void test_who_says_goodbye_leaves_its_part_at_once(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 10 * SEC);
+	scheduler_drop(&hosts[1]->scheduler, sim->now);
+	sim_turn(hosts[1]);
+	sim_run(sim, 200 * MS);
+	assert_true(scheduler_is_empty(&hosts[1]->scheduler));
+	shared_leave(&hosts[1]->scheduler.shared, sim->now);
+	sim_turn(hosts[1]);
+	sim_run(sim, 100 * MS);
+	assert_true(shared_is_silent(&hosts[1]->scheduler.shared));
+	sim_kill(hosts[1]);
+	sim_run(sim, 1200 * MS);
+	assert_int_equal(allotment(hosts[0]), 100);
+	end(sim);
+}
+
+static void test_of_two_by_one_name_the_later_goes_on(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+	struct host *twin;
+
+	sim_run(sim, 10 * SEC);
+	twin = many_host(sim, &(struct many_host){ .name = "h1",
+						   .app = app_keys,
+						   .upstream = "timeout = 2s",
+						   .hosts = 2,
+						   .way = ENGINE_WAY });
+	sim_write(sim, &(struct writer){ .host = twin, .app_id = 1, .rooms = 30, .rate = 150 });
+	sim_run(sim, 15 * SEC);
+	assert_int_equal(shared_state(&hosts[1]->scheduler.shared, sim->now), SHARED_TAKEN);
+	assert_int_equal(allotment(hosts[1]), 0);
+	assert_int_equal(allotment(twin), 50);
+	assert_int_equal(allotment(hosts[0]), 50);
+	/* And the other comes back when it has gone. */
+	sim_kill(twin);
+	sim_run(sim, 15 * SEC);
+	assert_int_equal(shared_state(&hosts[1]->scheduler.shared, sim->now), SHARED_IN_TOUCH);
+	assert_int_equal(allotment(hosts[1]), 50);
+	end(sim);
+}
+
+static void test_an_appid_that_is_no_longer_shared_is_the_host_s_own(void **state)
+{
+	struct sim *sim = begin(1, 100, "share", true);
+	struct sim_config c = {
+		.app = "rate = 100; room_rate = 0; shared = no",
+		.upstream = "timeout = 2s",
+		.shared = "redis = unix:/redis; hosts = 1; name = h0",
+	};
+
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(sim_reload(hosts[0], &c), 0);
+	sim_run(sim, SEC);
+	assert_false(hosts[0]->scheduler.apps[0]->lease.shared);
+	assert_int_equal(allotment(hosts[0]), 100);
+	/* And shared again, with what it has under way. */
+	c.app = app_keys;
+	assert_int_equal(sim_reload(hosts[0], &c), 0);
+	sim_run(sim, 3 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	assert_true(arrivals_in(sim, 10 * SEC) > 970);
+	end(sim);
+}
+
+static void test_a_small_part_is_not_a_slow_one(void **state)
+{
+	struct sim *sim = begin(8, 100, "share", true);
+
+	sim_run(sim, 20 * SEC);
+	for (unsigned i = 0; i < 8; i++) {
+		const struct app *app = hosts[i]->scheduler.apps[0];
+
+		assert_in_range(app_allotment(app, sim->now), 12, 13);
+		assert_int_equal(app_rate(app, sim->now), 100);
+		assert_int_equal(app_state(app, sim->now), APP_RUNNING);
+	}
+	end(sim);
+}
+
+/* What is granted all at once does not leave all at once. */
+static void test_a_backlog_that_is_given_all_leaves_evenly(void **state)
+{
+	struct sim *sim = begin(2, 100, "hold", false);
+	uint64_t most = 0;
+
+	sim_run(sim, 5 * SEC);
+	sim_write(sim, &(struct writer){ .host = hosts[0],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 200,
+					 .for_ns = 10 * SEC });
+	sim_run(sim, 5 * SEC);
+	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 200 });
+	for (unsigned i = 0; i < 200; i++)
+		most = max_u64(most, arrivals_in(sim, 100 * MS));
+	assert_in_range(most, 10, 25);
+	end(sim);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_all_of_n_is_used_and_each_has_its_part),
+		cmocka_unit_test(test_what_an_idle_host_does_not_use_others_do),
+		cmocka_unit_test(test_a_lone_message_hardly_waits),
+		cmocka_unit_test(test_without_the_engine_each_goes_on_with_its_share),
+		cmocka_unit_test(test_who_holds_less_than_its_share_has_all_of_it_in_the_end),
+		cmocka_unit_test(test_hold_sends_nothing_without_the_engine),
+		cmocka_unit_test(test_a_host_that_is_cut_off_has_its_share_and_the_others_the_rest),
+		cmocka_unit_test(test_an_engine_that_comes_back_empty_costs_little),
+		cmocka_unit_test(test_what_a_killed_host_held_comes_home),
+		cmocka_unit_test(test_the_share_of_a_killed_host_is_kept_for_it),
+		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
+		cmocka_unit_test(test_of_two_by_one_name_the_later_goes_on),
+		cmocka_unit_test(test_an_appid_that_is_no_longer_shared_is_the_host_s_own),
+		cmocka_unit_test(test_a_small_part_is_not_a_slow_one),
+		cmocka_unit_test(test_a_backlog_that_is_given_all_leaves_evenly),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
