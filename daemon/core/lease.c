@@ -59,7 +59,7 @@ void lease_detach(struct lease *l)
 	lease_init(l);
 }
 
-static uint64_t share_wanted(struct lease *l)
+uint64_t lease_share_wanted(struct lease *l)
 {
 	const struct config *c = l->shared->config;
 	const struct app_config *a = app_of(l)->config;
@@ -102,7 +102,7 @@ void lease_configure(struct lease *l, struct shared *s, uint64_t now)
 		attach(l, s, now);
 	l->is_ending = false;
 	l->is_asked = true;
-	l->share = min_u64(l->share, share_wanted(l));
+	l->share = min_u64(l->share, lease_share_wanted(l));
 	lease_note(l);
 }
 
@@ -187,7 +187,7 @@ uint64_t lease_keeps(struct lease *l, uint64_t now)
 
 bool lease_is_concerned(struct lease *l, uint64_t now)
 {
-	if (l->target < l->held || l->share < share_wanted(l))
+	if (l->target < l->held || l->share < lease_share_wanted(l))
 		return true;
 	/* Somebody may want his share of it; or there may be more. Idle AppIDs, of which there
 	 * may be thousands, have nothing to say. */

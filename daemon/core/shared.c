@@ -136,6 +136,9 @@ static void pass_time(struct shared *s, uint64_t now)
 		s->has_grown = true;
 		list_for_each (node, &s->leases)
 			lease_grow(list_entry(node, struct lease, link));
+		/* When these were sent the engine did not know of it. */
+		list_for_each (node, &s->sent)
+			list_entry(node, struct shared_sent, link)->is_whole = false;
 	}
 }
 
@@ -333,7 +336,7 @@ static void begin_call(struct shared *s, struct shared_call *c, struct shared_se
 	put(c, "%s", s->incarnation);
 	put(c, "%s", s->run_id);
 	put(c, "%" PRIu64, ++s->sequence);
-	put(c, "%" PRIu64, s->heard);
+	put(c, "%" PRIu64, s->n_unsaid == 0 ? s->heard : 0);
 	put(c, "%" PRIu64, s->settle / NSEC_PER_MSEC);
 	put(c, "%d", f->on_lost == ON_LOST_SHARE);
 	put(c, "%s", *s->life ? s->life : "-");
@@ -518,6 +521,9 @@ static void on_whole(struct shared *s, const struct shared_sent *sent, const str
 	if (!sent->is_whole)
 		return;
 	if (!s->in_touch) {
+		/* What came by calls that were not whole was not to be relied on. */
+		list_for_each (node, &s->leases)
+			lease_lapse(list_entry(node, struct lease, link));
 		change_all(s);
 		ask_each(s); /* what it has of us may be of before */
 	}
@@ -610,6 +616,7 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 			   size_t n, uint64_t now)
 {
 	uint64_t before = min_u64(l->held, l->target);
+	uint64_t share;
 
 	lease_note(l);
 	if (n != 7)
@@ -619,7 +626,11 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	lease_set_unsaid(l, false);
 	l->held = positive(&v[3]);
 	l->target = positive(&v[4]);
-	l->share = positive(&v[5]);
+	/* A reload may have made it less since the call. */
+	share = min_u64(positive(&v[5]), lease_share_wanted(l));
+	if (share > l->share) /* from now on the others begin to leave it to us */
+		s->grows_at = max_u64(s->grows_at, l->sent.at + GROW + s->greatest * NSEC_PER_MSEC);
+	l->share = share;
 	l->told_held = l->held;
 	if (positive(&v[6]) > 0)
 		l->again_at = now + positive(&v[6]) * NSEC_PER_MSEC;

@@ -62,6 +62,8 @@ end
 
 local raw = all(hosts_key)
 local hosts, old = {}, {}
+local counted = {} -- for the AppIDs of an earlier process: what it held, what it was to go on with, or the more of them
+local HELD, SHARE, MOST = 0, 1, 2
 local greatest = settle -- of all that may have something under way
 
 local function put_host(j)
@@ -104,7 +106,8 @@ local function load_hosts()
       if changed then put_host(field) end
       greatest = math.max(greatest, h.settle)
     elseif field:sub(1, 1) == '~' then
-      old[field] = read_end(hosts_key, field, text)
+      old[field], counted[field] = read_end(hosts_key, field, text)
+      greatest = math.max(greatest, old[field] - now)
     elseif field:sub(1, 1) == '+' and tonumber(text) < now then
       redis.call('HDEL', hosts_key, field)
     end
@@ -253,11 +256,17 @@ local function hello()
   if h and h.incarnation ~= incarnation then
     if not is_fresh and h.incarnation ~= '-' and h['until'] > now then return { 'taken' } end
     -- What the process before this one sent must rest as if it still ran.
-    if may_have_more(h) then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, h['until'] + h.settle) end
+    -- One that was silent may have gone on with its share until just now.
+    local ends = may_have_more(h) and h['until'] or 0
+    if h.share == 1 and not is_alive(h) then ends = math.max(ends, now) end
+    if h.incarnation == '-' and not is_fresh then ends = 0 end -- it is the one that was cut off, and says what it has
+    local what = is_alive(h) and HELD or may_have_more(h) and MOST or SHARE
+    if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + h.settle, what) end
     h = nil
   end
   if h and sequence <= h.sequence then return { 'old' } end
-  hosts[name] = h or { incarnation = incarnation, heard = 0, state = 0, joined = now, slower = 0, back = 0,
+  -- A fresh process has nothing, and nothing was promised to it.
+  hosts[name] = h or { incarnation = incarnation, heard = is_fresh and 1 or 0, state = 0, joined = now, slower = 0, back = 0,
                        ['until'] = 0, settle = 0 }
   -- In a life that it does not know, what it heard last says nothing of what is known of it here.
   if life ~= raw['#life'] then heard = 0 end
@@ -317,7 +326,9 @@ local function sort_out()
   for j, e in pairs(entries) do
     local h = hosts[j]
     if not h or h.incarnation ~= e.incarnation then
-      let_go(e.held, old['~' .. j .. '~' .. e.incarnation] or 0)
+      local field = '~' .. j .. '~' .. e.incarnation
+      local what = counted[field]
+      let_go(what == HELD and e.held or what == SHARE and e.share or math.max(e.held, e.share), old[field] or 0)
       redis.call('HDEL', app_key, j)
       entries[j] = nil
     elseif e.at < h.back then
@@ -341,8 +352,8 @@ end
 
 -- Gives each of @names as much of @most as it wants, and nobody more than others want and do not get. Those who want
 -- more than that take turns at what is left of the division. Returns what each gets, how many want more, and what is
--- left over.
-local function divide(most, names, wants)
+-- left over. While the sum is over, turns would let two have the same.
+local function divide(most, names, wants, is_over)
   local gets, hungry = {}, {}
   local by_want = { unpack(names) }
   table.sort(by_want, function(a, b)
@@ -361,7 +372,7 @@ local function divide(most, names, wants)
   end
   if #hungry > 0 then
     local first = (math.floor(now / TURN) * most) % #hungry
-    for i = 0, most - 1 do
+    for i = 0, (is_over and 0 or most) - 1 do
       local j = hungry[(first + i) % #hungry + 1]
       gets[j] = gets[j] + 1
     end
@@ -417,6 +428,12 @@ local function sync()
     others, silent = others + g.held, silent + g.held
     soon(g.ends)
   end
+  for field, ends in pairs(old) do
+    if field:sub(-2) == '~-' then -- of one that was never heard in this life
+      others, silent = others + per_host, silent + per_host
+      soon(ends)
+    end
+  end
   for j, e in pairs(entries) do
     if j ~= name and not in_touch[j] then soon(hosts[j]['until'] + hosts[j].settle) end
   end
@@ -434,7 +451,7 @@ local function sync()
     -- what they have, not by what they want, so that nobody is told to keep what another is told to keep as well.
     for _, j in ipairs(alive) do wants[j] = entries[j].held end
   end
-  local gets, hungry, in_turns, left = divide(to_divide, alive, wants)
+  local gets, hungry, in_turns, left = divide(to_divide, alive, wants, is_over)
   local extra = math.floor(left / #alive)
 
   local grant = math.max(0, math.min(gets[name] + extra, n - others) - d)
@@ -501,6 +518,8 @@ end
 local function leave()
   redis.call('HDEL', hosts_key, name, '!' .. name)
   set(hosts_key, '+' .. name .. '~' .. incarnation, now + LATE)
+  -- What it sent last may take as long as anything of it.
+  set_end(hosts_key, '~' .. name .. '~' .. incarnation, now + settle, HELD)
   hosts[name] = nil
   poke_all()
   return { 'ok', now, greatest }
@@ -514,7 +533,7 @@ end
 if op == 'hello' then return hello() end
 
 local h = hosts[name]
-if not lives or not h or h.incarnation == '-' then return { 'stale' } end
+if not lives or life ~= raw['#life'] or not h or h.incarnation == '-' then return { 'stale' } end
 if h.incarnation ~= incarnation then return { 'taken' } end
 -- It was overtaken, on another connection, by what was said later.
 if sequence <= h.sequence then return { 'old' } end

@@ -341,8 +341,8 @@ static void list_fixed_keys(const struct config *old, const struct config *new,
 /* Idle writers must not take the descriptors that messages need to go out. */
 static void limit_clients(struct daemon *d, const struct config *c)
 {
-	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS + REDIS_DESCRIPTORS +
-		      DESCRIPTORS_SPARE;
+	rlim_t kept = c->max_in_flight + CONTROL_CLIENTS + EXPOSITION_CLIENTS +
+		      (*c->redis ? REDIS_DESCRIPTORS : 0) + DESCRIPTORS_SPARE;
 	struct rlimit limit;
 	size_t most;
 
