@@ -87,7 +87,7 @@ def test_a_rested_appid_sends_its_burst_at_once_and_no_more(host):
 
 
 def test_further_attempts_spend_the_budget_too(host):
-    rules = [{"probability": 0.3, "do": {"code": 1}}, {"probability": 0.1, "do": {"damage": "reset"}}]
+    rules = [{"probability": 0.2, "do": {"code": 1}}, {"probability": 0.1, "do": {"damage": "reset"}}]
     zego = host.zego(latency=5, behave=rules)
     upstream = {"retries": 10, "retry_ambiguous": "yes"}
     daemon = host.daemon(zego, queue=PATIENT, upstream=upstream, app=ALL_ROOMS)
