@@ -24,7 +24,7 @@ static struct sim *begin(unsigned k, unsigned n, const char *on_lost, bool writi
 	redis_new(sim);
 	(void)snprintf(app_keys, sizeof(app_keys), "rate = %u; room_rate = 0", n);
 	for (unsigned i = 0; i < k; i++) {
-		char name[8];
+		char name[16];
 
 		(void)snprintf(name, sizeof(name), "h%u", i);
 		hosts[i] = many_host(sim, &(struct many_host){ .name = name,
