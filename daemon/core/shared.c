@@ -628,8 +628,13 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	l->target = positive(&v[4]);
 	/* A reload may have made it less since the call. */
 	share = min_u64(positive(&v[5]), lease_share_wanted(l));
-	if (share > l->share) /* from now on the others begin to leave it to us */
+	if (share > l->share) {
+		/* From now on the others begin to leave it to us; out of touch it is already
+		 * what may be used of what is held. */
 		s->grows_at = max_u64(s->grows_at, l->sent.at + GROW + s->greatest * NSEC_PER_MSEC);
+		if (!list_is_linked(&l->changed))
+			list_push_back(&s->changed, &l->changed);
+	}
 	l->share = share;
 	l->told_held = l->held;
 	if (positive(&v[6]) > 0)
