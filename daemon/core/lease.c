@@ -84,7 +84,7 @@ bool lease_has_ended(const struct lease *l)
 	return !l->shared || (l->is_ending && !l->is_known && !list_is_linked(&l->sent.link));
 }
 
-static void changed(struct lease *l)
+void lease_changed(struct lease *l)
 {
 	if (!list_is_linked(&l->changed))
 		list_push_back(&l->shared->changed, &l->changed);
@@ -114,7 +114,7 @@ void lease_end(struct lease *l)
 	l->target = 0;
 	l->share = 0;
 	lease_set_unsaid(l, false);
-	changed(l);
+	lease_changed(l);
 	lease_note(l);
 }
 
@@ -153,7 +153,7 @@ void lease_grow(struct lease *l)
 	l->held = max_u64(l->held, l->share);
 	l->say_again = true;
 	lease_set_unsaid(l, true);
-	changed(l);
+	lease_changed(l);
 }
 
 void lease_forget_known(struct lease *l)

@@ -116,12 +116,8 @@ static void note_all(struct shared *s)
 
 static void change_all(struct shared *s)
 {
-	list_for_each (node, &s->leases) {
-		struct lease *l = list_entry(node, struct lease, link);
-
-		if (!list_is_linked(&l->changed))
-			list_push_back(&s->changed, &l->changed);
-	}
+	list_for_each (node, &s->leases)
+		lease_changed(list_entry(node, struct lease, link));
 }
 
 /* What time alone changes. */
@@ -396,7 +392,6 @@ static void call_sync(struct shared *s, struct lease *l, struct shared_call *c, 
 	const struct app *app = container_of(l, struct app, lease);
 	uint64_t hosts = max_u64(s->config->shared_hosts, 1);
 	uint64_t per_host = app->config->rate / hosts;
-	uint64_t share = s->config->on_lost == ON_LOST_SHARE ? per_host : 0;
 
 	l->held = lease_keeps(l, now);
 	l->told_held = l->held;
@@ -412,7 +407,7 @@ static void call_sync(struct shared *s, struct lease *l, struct shared_call *c, 
 	put(c, "%" PRIu64, l->told_want);
 	put(c, "%" PRIu64, app->config->rate);
 	put(c, "%" PRIu64, l->share);
-	put(c, "%" PRIu64, share);
+	put(c, "%" PRIu64, lease_share_wanted(l));
 	put(c, "%" PRIu64, per_host);
 }
 
@@ -632,8 +627,7 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 		/* From now on the others begin to leave it to us; out of touch it is already
 		 * what may be used of what is held. */
 		s->grows_at = max_u64(s->grows_at, l->sent.at + GROW + s->greatest * NSEC_PER_MSEC);
-		if (!list_is_linked(&l->changed))
-			list_push_back(&s->changed, &l->changed);
+		lease_changed(l);
 	}
 	l->share = share;
 	l->told_held = l->held;
@@ -642,8 +636,7 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	if (min_u64(l->held, l->target) <= before)
 		return true;
 	l->gained += min_u64(l->held, l->target) - before;
-	if (!list_is_linked(&l->changed))
-		list_push_back(&s->changed, &l->changed);
+	lease_changed(l);
 	return true;
 }
 

@@ -71,6 +71,9 @@ uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint
 /* How many tokens the AppID could use. */
 uint64_t lease_want(struct lease *l, uint64_t now);
 
+/* The scheduler is to look at the AppID: what it may use has changed. */
+void lease_changed(struct lease *l);
+
 /* The share to ask for. */
 uint64_t lease_share_wanted(struct lease *l);
 
