@@ -13,9 +13,15 @@ struct heap_node {
 	size_t place; /* index + 1 in its heap, 0: in none */
 };
 
+/* The key is here too, so that to compare is not to fetch the owners, who may be many. */
+struct heap_slot {
+	uint64_t key;
+	struct heap_node *node;
+};
+
 /* Zeroed is empty. */
 struct heap {
-	struct heap_node **nodes;
+	struct heap_slot *slots;
 	size_t n;
 	size_t size;
 };
@@ -38,7 +44,7 @@ static inline bool heap_holds(const struct heap_node *node)
 /* The node with the smallest key, or NULL. */
 static inline struct heap_node *heap_top(const struct heap *h)
 {
-	return h->n > 0 ? h->nodes[0] : NULL;
+	return h->n > 0 ? h->slots[0].node : NULL;
 }
 
 /* Frees the heap's own memory; nodes must be out. */
