@@ -143,6 +143,44 @@ void app_count_code(struct app *app, int64_t code)
 	app->codes[i].n++;
 }
 
+static uint64_t at_gate(const struct app *app)
+{
+	return app->gate ? app->gate->refused : 0;
+}
+
+uint64_t app_accepted(const struct app *app)
+{
+	return app->accepted + at_gate(app);
+}
+
+struct ledger app_ledger(const struct app *app)
+{
+	struct ledger l = app->ledger;
+
+	l.n[FATE_QUEUE_FULL] += at_gate(app);
+	return l;
+}
+
+void app_set_gate(struct app *app, struct app_gate *gate)
+{
+	app->accepted += at_gate(app);
+	app->ledger.n[FATE_QUEUE_FULL] += at_gate(app);
+	app->gate = gate;
+}
+
+bool app_is_full(const struct app *app)
+{
+	return app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >= app->config->queue.queue_max;
+}
+
+void app_settle_gate(struct app *app)
+{
+	if (!app->gate)
+		return;
+	app->gate->closed =
+		!app->halted && app->config->queue.overflow == OVERFLOW_NEWEST && app_is_full(app);
+}
+
 bool app_adds_up(const struct app *app)
 {
 	return app->accepted == ledger_total(&app->ledger) + app->n[REQUEST_QUEUED] +

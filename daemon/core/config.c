@@ -141,6 +141,7 @@ void config_free(struct config *c)
 		app_deinit(&c->apps[i]);
 	free(c->apps);
 	free(c->app_ids);
+	free(c->app_open);
 	for (enum config_section s = 0; s < SECTION_APP; s++)
 		free_texts(s, c);
 	free(c);
@@ -162,6 +163,7 @@ static int push_app(struct config *c, uint32_t app_id, unsigned line)
 		size_t n = c->n_apps ? 2 * c->n_apps : 1;
 		struct app_config *apps = reallocarray(c->apps, n, sizeof(*apps));
 		uint32_t *app_ids;
+		uint16_t *app_open;
 
 		if (!apps)
 			return -ENOMEM;
@@ -170,6 +172,10 @@ static int push_app(struct config *c, uint32_t app_id, unsigned line)
 		if (!app_ids)
 			return -ENOMEM;
 		c->app_ids = app_ids;
+		app_open = reallocarray(c->app_open, n, sizeof(*app_open));
+		if (!app_open)
+			return -ENOMEM;
+		c->app_open = app_open;
 	}
 
 	r = set_defaults(SECTION_APP, &a);
@@ -403,6 +409,11 @@ static void check_shared(const struct config *c, struct findings *f)
 		found(f, line, "user is given without password_file");
 }
 
+static bool is_everyones(const struct app_config *a)
+{
+	return a->users.n == 0 && a->groups.n == 0;
+}
+
 int config_finish(struct config *c, config_report_fn report, void *arg)
 {
 	struct findings f = { .report = report, .arg = arg };
@@ -419,8 +430,10 @@ int config_finish(struct config *c, config_report_fn report, void *arg)
 	for (size_t i = 0; i < c->n_apps; i++)
 		derive(c, &c->apps[i]);
 	qsort(c->apps, c->n_apps, sizeof(*c->apps), compare_apps);
-	for (size_t i = 0; i < c->n_apps; i++)
+	for (size_t i = 0; i < c->n_apps; i++) {
 		c->app_ids[i] = c->apps[i].app_id;
+		c->app_open[i] = is_everyones(&c->apps[i]) ? (uint16_t)c->apps[i].max_content : 0;
+	}
 	check_apps(c, &f);
 	return f.n > 0 ? CONFIG_E_INVALID : 0;
 }
@@ -448,7 +461,7 @@ static bool contains(const struct id_list *l, uint32_t id)
 
 bool config_admits(const struct app_config *a, const struct peer *p)
 {
-	if (a->users.n == 0 && a->groups.n == 0)
+	if (is_everyones(a))
 		return true;
 	if (contains(&a->users, p->uid) || contains(&a->groups, p->gid))
 		return true;

@@ -204,9 +204,11 @@ static bool is_refusal(enum fate f)
 
 static void print_fates_of_app(struct metrics_print *p, const struct metric *m, struct app *app)
 {
+	const struct ledger l = app_ledger(app);
+
 	for (enum fate f = 0; f < _FATE_N; f++) {
 		if (!is_refusal(f))
-			print_fate(p, m, app, f, app->ledger.n[f]);
+			print_fate(p, m, app, f, l.n[f]);
 	}
 }
 
@@ -325,7 +327,7 @@ static void print_histograms(struct metrics_print *p, const struct metric *m)
 
 static uint64_t app_lines(const struct metrics_print *p, struct app *app)
 {
-	return app->accepted;
+	return app_accepted(app);
 }
 
 static uint64_t app_retries(const struct metrics_print *p, struct app *app)

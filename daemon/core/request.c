@@ -305,7 +305,7 @@ static const struct app_config *find_app(struct parse *p, const struct config *c
 	else
 		refuse_invalid(
 			p, "AppId is missing; it is optional only where just one is configured");
-	if (app && config_admits(app, peer))
+	if (app && (config_open(c, app) > 0 || config_admits(app, peer)))
 		return app;
 
 	p->why->not_admitted = app != NULL;
@@ -381,13 +381,18 @@ static struct request *parse(struct parse *p, const struct config *c, const stru
 {
 	const struct app_config *app;
 	struct request *r;
+	uint64_t most;
 
 	read_line(p, line, n);
 	if (p->refused)
 		return NULL;
 	app = find_app(p, c, peer);
-	if (!app || !check_length(p, "MessageContent", p->values[FIELD_CONTENT].len,
-				  min_u64(app->max_content, UINT16_MAX)))
+	if (!app)
+		return NULL;
+	most = config_open(c, app);
+	if (most == 0)
+		most = min_u64(app->max_content, UINT16_MAX);
+	if (!check_length(p, "MessageContent", p->values[FIELD_CONTENT].len, most))
 		return NULL;
 	r = build(p->values, app);
 	if (!r)

@@ -310,13 +310,22 @@ static void request_move(struct scheduler *s, struct request *r, enum request_st
 	enter_state(s, r);
 	if (to != REQUEST_NEW)
 		app->n[to]++;
+	app_settle_gate(app);
 	lease_note(&app->lease);
 	if (app->config)
 		pacer_set_busy(&app->pacer, app->n[REQUEST_QUEUED] > 0, pace_of(app, now),
 			       app->config->burst, now);
 }
 
-/* Counts a fate, tells it and frees the request, which is in no state any more. */
+/* Tells a fate that has been counted, and frees the request, which is in no state any more. */
+static void end(struct scheduler *s, struct request *r, const struct fate_report *f)
+{
+	s->ops->fate(s->arg, r, f);
+	users_put(&s->users, r->user);
+	request_free(r);
+}
+
+/* Counts a fate of one that may have been started, and ends it. */
 static void conclude(struct scheduler *s, struct app *app, struct request *r,
 		     const struct fate_report *f)
 {
@@ -324,9 +333,7 @@ static void conclude(struct scheduler *s, struct app *app, struct request *r,
 	if (app->probe == r)
 		app->probe = NULL;
 	upstream_forget(&s->upstream, r);
-	s->ops->fate(s->arg, r, f);
-	users_put(&s->users, r->user);
-	request_free(r);
+	end(s, r, f);
 }
 
 /* A message that may have been accepted by an earlier attempt cannot be told that it was
@@ -388,14 +395,9 @@ static bool exceeds_bytes(const struct scheduler *s, const struct request *r)
 	return s->bytes + request_size(r) > s->config->queue_bytes;
 }
 
-static bool is_at_queue_max(const struct app *app)
-{
-	return app->n[REQUEST_QUEUED] + app->n[REQUEST_WAITING] >= app->config->queue.queue_max;
-}
-
 static bool is_full(const struct scheduler *s, const struct app *app, const struct request *r)
 {
-	return is_at_queue_max(app) || exceeds_bytes(s, r);
+	return app_is_full(app) || exceeds_bytes(s, r);
 }
 
 /* Chat makes way for anything, a system message only for another. */
@@ -461,7 +463,7 @@ static struct request *victim_for(const struct scheduler *s, const struct app *a
 static bool make_way(struct scheduler *s, struct app *app, const struct request *r, uint64_t now)
 {
 	/* What others have is spared where the AppID's own limit refuses it anyway. */
-	if (is_at_queue_max(app) && !victim_of_app(app, r))
+	if (app_is_full(app) && !victim_of_app(app, r))
 		return false;
 	make_users_way(s, r, now);
 	/* Others fill the memory: all that this AppID has would be lost for nothing. */
@@ -520,12 +522,28 @@ static void turn_down(struct scheduler *s, struct app *app, struct request *r, e
 	conclude(s, app, r, &f);
 }
 
+/* Turns down, without a look at its AppID, what admit() would answer with FATE_QUEUE_FULL. */
+static bool stays_at_gate(struct scheduler *s, struct request *r, uint64_t now)
+{
+	struct app_gate *gate = &s->gates[r->app - s->config->apps];
+
+	if (!gate->closed || s->draining || s->absent_until > now)
+		return false;
+	gate->refused++;
+	end(s, r, &(struct fate_report){ .fate = FATE_QUEUE_FULL });
+	return true;
+}
+
 int scheduler_submit(struct scheduler *s, struct request *r, uint64_t now)
 {
-	struct app *app = s->apps[r->app - s->config->apps];
-	uint64_t age = r->ttl_ms ? r->ttl_ms * NSEC_PER_MSEC : r->app->queue.max_age;
+	struct app *app;
 	enum fate fate;
+	uint64_t age;
 
+	if (stays_at_gate(s, r, now))
+		return 0;
+	app = s->apps[r->app - s->config->apps];
+	age = r->ttl_ms ? r->ttl_ms * NSEC_PER_MSEC : r->app->queue.max_age;
 	r->app = NULL; /* the section may be gone before the request is */
 	r->accepted = now;
 	r->deadline = now + age;
@@ -838,6 +856,7 @@ static void halt(struct scheduler *s, struct app *app, const struct verdict *v, 
 	app->halted = true;
 	app->halt_code = v->code;
 	app->probe_at = now + s->config->probe_interval;
+	app_settle_gate(app);
 	drop_all(s, app, FATE_HALTED, v, now);
 	if (news)
 		tell(s, (struct scheduler_event){ .type = EVENT_HALTED, .app = app, .verdict = v });
@@ -849,6 +868,7 @@ static void resume(struct scheduler *s, struct app *app)
 		return;
 	app->halted = false;
 	app->probe = NULL;
+	app_settle_gate(app);
 	tell(s, (struct scheduler_event){ .type = EVENT_RESUMED, .app = app });
 }
 
@@ -1037,6 +1057,7 @@ static void retire(struct scheduler *s, struct app *app, uint64_t now)
 	drop_all(s, app, FATE_APP_REMOVED, NULL, now);
 	lease_end(&app->lease);
 	app->config = NULL;
+	app_set_gate(app, NULL);
 	app->paused = false;
 	list_unlink(&app->runnable);
 	heap_remove(&s->crowded, &app->crowd);
@@ -1060,12 +1081,14 @@ static void settle_rooms(struct scheduler *s, struct app *app, uint64_t now)
 int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t now)
 {
 	struct app **apps = calloc(c->n_apps, sizeof(struct app *));
+	struct app_gate *gates = calloc(c->n_apps, sizeof(struct app_gate));
 	uint64_t incarnation = (uint64_t)random_bits(s) << 32 | random_bits(s);
 
-	if (!apps || gather_apps(s, c, apps, now) < 0) {
+	if (!apps || !gates || gather_apps(s, c, apps, now) < 0) {
 		if (apps)
 			free_fresh_apps(s, c, apps);
 		free(apps);
+		free(gates);
 		return -ENOMEM;
 	}
 	for (size_t i = 0; i < s->n_apps; i++) {
@@ -1078,11 +1101,15 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 			s->n_timed++; /* a new one */
 		list_unlink(&apps[i]->link);
 		apps[i]->config = &c->apps[i];
+		app_set_gate(apps[i], &gates[i]);
 		lease_configure(&apps[i]->lease, &s->shared, now);
 		resume(s, apps[i]); /* the fault may just have been mended */
+		app_settle_gate(apps[i]);
 	}
 	free(s->apps);
 	s->apps = apps;
+	free(s->gates);
+	s->gates = gates;
 	s->n_apps = c->n_apps;
 	s->config = c;
 	if (c->credit == CREDIT_NONE)
@@ -1153,8 +1180,11 @@ void scheduler_sum(const struct scheduler *s, struct ledger *out)
 {
 	*out = s->refused;
 	ledger_add(out, &s->gone);
-	for (size_t i = 0; i < s->n_apps; i++)
-		ledger_add(out, &s->apps[i]->ledger);
+	for (size_t i = 0; i < s->n_apps; i++) {
+		const struct ledger l = app_ledger(s->apps[i]);
+
+		ledger_add(out, &l);
+	}
 	list_for_each (node, &s->retired)
 		ledger_add(out, &list_entry(node, struct app, link)->ledger);
 }
@@ -1193,6 +1223,7 @@ void scheduler_deinit(struct scheduler *s)
 	while (!list_is_empty(&s->retired))
 		end_app(s, list_first(&s->retired, struct app, link));
 	free(s->apps);
+	free(s->gates);
 	assert(s->bytes == 0);
 	users_deinit(&s->users);
 	shared_deinit(&s->shared);

@@ -63,6 +63,8 @@ static void put_percentiles(struct buffer *out, const char *name, const struct h
 
 static void put_app(struct buffer *out, const struct scheduler *s, struct app *app, uint64_t now)
 {
+	const struct ledger l = app_ledger(app);
+
 	put_number(out, "{\"AppId\":", app->app_id);
 	put_text(out, ",\"state\":", app_state_name(app_state(app, now)));
 	if (app->halted)
@@ -76,10 +78,10 @@ static void put_app(struct buffer *out, const struct scheduler *s, struct app *a
 	put_number(out, ",\"waiting\":", app->n[REQUEST_WAITING]);
 	put_number(out, ",\"in_flight\":", app->n[REQUEST_IN_FLIGHT]);
 	put_number(out, ",\"oldest_ms\":", app_oldest(app, now) / NSEC_PER_MSEC);
-	put_number(out, ",\"lines\":", app->accepted);
+	put_number(out, ",\"lines\":", app_accepted(app));
 	put_number(out, ",\"attempts\":", histogram_count(&app->upstream));
 	put_number(out, ",\"retries\":", app->retries);
-	put_fates(out, &app->ledger);
+	put_fates(out, &l);
 	put_percentiles(out, "waited_ms", &app->waits);
 	put_percentiles(out, "took_ms", &app->upstream);
 	buffer_puts(out, "}");

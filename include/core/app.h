@@ -38,15 +38,23 @@ enum app_state {
 	_APP_STATE_N
 };
 
+/* All that a line meets for which there is no place: of very many AppIDs these still lie
+ * near the processor when the AppIDs themselves do not. */
+struct app_gate {
+	uint64_t closed : 1;   /* the queue is full, and nothing makes way for what comes */
+	uint64_t refused : 63; /* lines since then; app_accepted() and app_ledger() add them */
+};
+
 struct app {
-	/* What each line meets, close together: there may be very many AppIDs. */
+	/* What each other line meets, close together. */
 	uint32_t app_id;
 	bool halted;
 	const struct app_config *config; /* NULL: no longer configured */
+	struct app_gate *gate;           /* the scheduler's; NULL: none */
 	struct request *probe;           /* halted: the one that is being tried */
 	size_t n[_REQUEST_STATE_N];      /* how many requests are in each state */
-	uint64_t accepted;               /* lines */
-	struct ledger ledger; /* of those: accepted = total + queued + waiting + in flight */
+	uint64_t accepted;               /* lines, but for those at the gate */
+	struct ledger ledger;            /* of those */
 
 	struct tokens tokens;
 	struct lease lease; /* how many of them, where hosts share */
@@ -112,5 +120,21 @@ uint64_t app_oldest(const struct app *app, uint64_t now);
 /* Counts one return code by its number. */
 void app_count_code(struct app *app, int64_t code);
 
-/* Whether every accepted line is accounted for (design: promise 2). */
+/* Whether what is queued, or waits for another try, is all that may be. */
+bool app_is_full(const struct app *app);
+
+/* How many lines it was given. */
+uint64_t app_accepted(const struct app *app);
+
+/* What became of them. */
+struct ledger app_ledger(const struct app *app);
+
+/* Has @gate, which is new or NULL, in place of the one before. */
+void app_set_gate(struct app *app, struct app_gate *gate);
+
+/* Opens or closes its gate, when its queue, state or configuration has changed. */
+void app_settle_gate(struct app *app);
+
+/* Whether every accepted line is accounted for (design: promise 2):
+ * accepted = total + queued + waiting + in flight. */
 bool app_adds_up(const struct app *app);

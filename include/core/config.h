@@ -121,7 +121,9 @@ struct config {
 	unsigned redis_password_line;
 	/* [app …], in the order of the file, after config_finish() sorted by AppId */
 	struct app_config *apps;
-	uint32_t *app_ids; /* of these: each line looks for one, and they lie close together */
+	/* Of these, what each line meets, close together: there may be very many. */
+	uint32_t *app_ids;
+	uint16_t *app_open; /* max_content where everyone may use it, or 0; NULL: see each */
 	size_t n_apps;
 	/* While it is read; config.c's own. */
 	struct {
@@ -177,6 +179,13 @@ int config_finish(struct config *c, config_report_fn report, void *arg);
 
 /* The AppID's section, or NULL. */
 const struct app_config *config_app(const struct config *c, uint32_t app_id);
+
+/* How many bytes of MessageContent this AppID takes from everyone; 0: config_admits() and its
+ * max_content say. */
+static inline uint64_t config_open(const struct config *c, const struct app_config *a)
+{
+	return c->app_open ? c->app_open[a - c->apps] : 0;
+}
 
 /* Whether @p may use this AppID (allow_users, allow_groups; both empty: everyone). */
 bool config_admits(const struct app_config *a, const struct peer *p);

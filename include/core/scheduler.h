@@ -69,7 +69,8 @@ struct scheduler {
 	const struct scheduler_ops *ops;
 	void *arg; /* for ops */
 
-	struct app **apps; /* parallel to config->apps */
+	struct app **apps;      /* parallel to config->apps */
+	struct app_gate *gates; /* likewise */
 	size_t n_apps;
 	struct list retired; /* removed AppIDs with something under way or tokens not yet home */
 	struct rooms rooms;

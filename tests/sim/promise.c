@@ -542,6 +542,8 @@ void promise_check_overflow(struct host *h, const struct request *r, enum messag
 	policy = (enum overflow)app->config->queue.overflow;
 	if (!r->room && spares_others(h, r, class))
 		return;
+	if (!r->room && !app_is_full(app) && h->scheduler.bytes + m->size <= h->config->queue_bytes)
+		sim_fail(h->sim, "a line was turned down although there was room for it");
 	if (r->room && policy == OVERFLOW_NEWEST)
 		sim_fail(h->sim, "a message made way where none should");
 	else if (r->room && r->class == CLASS_SYSTEM && class != CLASS_SYSTEM)

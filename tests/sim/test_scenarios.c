@@ -197,6 +197,46 @@ static void test_with_newest_the_incoming_one_is_refused(void **state)
 	end(sim);
 }
 
+static void test_a_queue_is_full_for_as_long_as_it_is(void **state)
+{
+	struct sim *sim = begin(&network_lan);
+	struct sim_config c = { .app = "queue_max = 10; overflow = newest",
+				.daemon = "startup_hold = 1s" };
+	struct host *h = sim_host(sim, &c);
+
+	submit(h, 2, 11);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 1);
+	c.app = "queue_max = 12; overflow = newest";
+	assert_int_equal(sim_reload(h, &c), 0);
+	submit(h, 2, 3);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 2);
+	c.app = "queue_max = 12; overflow = oldest";
+	assert_int_equal(sim_reload(h, &c), 0);
+	submit(h, 3, 1);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 3);
+	c.app = "queue_max = 10; overflow = newest";
+	assert_int_equal(sim_reload(h, &c), 0);
+	submit(h, 2, 1);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 4);
+	assert_int_equal(app_accepted(h->scheduler.apps[0]), 16);
+	assert_int_equal(app_ledger(h->scheduler.apps[0]).n[FATE_QUEUE_FULL], 4);
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(h->sent[0], 12);
+	submit(h, 2, 1);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 4);
+	sim_run(sim, SEC);
+
+	scheduler_pause(&h->scheduler, h->scheduler.apps[0], true);
+	submit(h, 2, 11);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 5);
+	scheduler_drain(&h->scheduler);
+	submit(h, 2, 1);
+	assert_int_equal(h->fates[FATE_SHUTDOWN], 1);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 5);
+	scheduler_pause(&h->scheduler, h->scheduler.apps[0], false);
+	end(sim);
+}
+
 static void test_chat_makes_way_for_system_messages_and_never_the_reverse(void **state)
 {
 	struct sim *sim = begin(&network_lan);
@@ -466,6 +506,43 @@ static void test_a_room_that_does_not_exist_is_remembered_for_a_moment(void **st
 	code_to_answer = 0;
 	sim_run(sim, 3 * SEC);
 	assert_true(h->sent[0] > 10);
+	end(sim);
+}
+
+static void test_a_full_queue_hides_no_other_reason(void **state)
+{
+	const struct sim_config c = { .app = "queue_max = 1; overflow = newest",
+				      .upstream = "probe_interval = 1s" };
+	struct sim *sim = begin(&network_lan);
+	struct host *h = with_code(sim, 104, NULL);
+
+	assert_int_equal(sim_reload(h, &c), 0);
+	sim_run(sim, 2 * SEC);
+	submit(h, 7, 1);
+	sim_run(sim, SEC);
+	assert_int_equal(h->fates[FATE_API], 1);
+	scheduler_pause(&h->scheduler, h->scheduler.apps[0], true);
+	submit(h, 8, 2);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 1);
+	submit(h, 7, 1);
+	assert_int_equal(h->fates[FATE_NO_ROOM], 1);
+	sim_run(sim, 2 * SEC); /* that there is no such room is forgotten */
+	submit(h, 7, 1);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 2);
+
+	code_to_answer = 100000005;
+	scheduler_pause(&h->scheduler, h->scheduler.apps[0], false);
+	sim_turn(h);
+	submit(h, 8, 1);
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(h->events[EVENT_HALTED], 1);
+	scheduler_pause(&h->scheduler, h->scheduler.apps[0], true);
+	submit(h, 8, 1); /* to find out whether it is so still */
+	submit(h, 8, 1);
+	assert_int_equal(h->fates[FATE_HALTED], 1);
+	assert_int_equal(h->fates[FATE_QUEUE_FULL], 2);
+	scheduler_pause(&h->scheduler, h->scheduler.apps[0], false);
+	code_to_answer = 0;
 	end(sim);
 }
 
@@ -939,27 +1016,33 @@ static void test_one_user_s_flood_of_many_rooms_costs_no_other_user(void **state
 }
 
 /* The second AppID's queue is as long as it may be, and the memory is full. */
+/* Also where only the class keeps it out. */
 static void test_what_is_refused_has_pushed_nothing_out(void **state)
 {
-	struct sim *sim = begin(&network_wan);
-	struct host *h =
-		sim_host(sim, &(struct sim_config){ .n_apps = 2,
-						    .queue = "queue_bytes = 64KiB; queue_max = 60; "
-							     "max_age = 60s; overflow = newest",
-						    .app = "rate = 1" });
-	size_t others;
+	static const char *const queues[] = {
+		"queue_bytes = 64KiB; queue_max = 60; max_age = 60s; overflow = newest",
+		"queue_bytes = 64KiB; queue_max = 60; max_age = 60s; overflow = oldest",
+	};
 
-	for (unsigned i = 0; i < 70; i++)
-		sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
-	sim->content = 1000;
-	for (unsigned i = 0; i < 60; i++)
-		sim_submit(h, 1, i % 7, CLASS_CHAT, 0, 0);
-	others = h->users[0]->queued_bytes;
-	assert_in_range(h->scheduler.bytes, 64000, 65536);
-	for (unsigned i = 0; i < 10; i++)
-		sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
-	assert_int_equal(h->users[0]->queued_bytes, others);
-	end(sim);
+	for (size_t k = 0; k < ARRAY_SIZE(queues); k++) {
+		struct sim *sim = begin(&network_wan);
+		struct host *h = sim_host(
+			sim,
+			&(struct sim_config){ .n_apps = 2, .queue = queues[k], .app = "rate = 1" });
+		size_t others;
+
+		for (unsigned i = 0; i < 70; i++)
+			sim_submit(h, 2, i % 3, CLASS_SYSTEM, 0, 1);
+		sim->content = 1000;
+		for (unsigned i = 0; i < 60; i++)
+			sim_submit(h, 1, i % 7, CLASS_CHAT, 0, 0);
+		others = h->users[0]->queued_bytes;
+		assert_in_range(h->scheduler.bytes, 64000, 65536);
+		for (unsigned i = 0; i < 10; i++)
+			sim_submit(h, 2, i % 3, CLASS_CHAT, 0, 1);
+		assert_int_equal(h->users[0]->queued_bytes, others);
+		end(sim);
+	}
 }
 
 /* The first has most, but nothing that makes way for chat. */
@@ -1010,6 +1093,7 @@ int main(void)
 		cmocka_unit_test(test_nothing_is_sent_in_the_first_second_of_a_process),
 		cmocka_unit_test(test_the_oldest_of_the_fullest_room_makes_way),
 		cmocka_unit_test(test_with_newest_the_incoming_one_is_refused),
+		cmocka_unit_test(test_a_queue_is_full_for_as_long_as_it_is),
 		cmocka_unit_test(test_chat_makes_way_for_system_messages_and_never_the_reverse),
 		cmocka_unit_test(test_system_messages_go_before_chat),
 		cmocka_unit_test(test_a_flooding_room_never_silences_quiet_ones),
@@ -1023,6 +1107,7 @@ int main(void)
 		cmocka_unit_test(test_an_expired_signature_is_renewed_once_also_for_a_probe),
 		cmocka_unit_test(test_what_may_have_arrived_is_never_said_not_to_have),
 		cmocka_unit_test(test_a_room_that_does_not_exist_is_remembered_for_a_moment),
+		cmocka_unit_test(test_a_full_queue_hides_no_other_reason),
 		cmocka_unit_test(test_207_slows_one_room_alone),
 		cmocka_unit_test(test_206_of_two_hosts_settles_near_a_fair_half),
 		cmocka_unit_test(test_an_unreachable_upstream_is_probed_one_at_a_time),

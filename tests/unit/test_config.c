@@ -538,6 +538,26 @@ static void test_only_listed_peers_are_admitted(void **state)
 	assert_false(config_admits(&by_both, &stranger));
 }
 
+static void test_what_is_open_is_known_without_a_look(void **state)
+{
+	uint32_t *user = malloc(sizeof(*user));
+	struct buffer errors = { 0 };
+	struct config *c;
+
+	assert_non_null(user);
+	assert_int_equal(config_new(&c), 0);
+	feed(c, "[app 2]\n" SECRET "max_content = 16384\n[app 3]\n" SECRET "[app 1]\n" SECRET,
+	     &errors);
+	assert_int_equal(errors.len, 0);
+	*user = 7;
+	c->apps[1].users = (struct id_list){ user, 1 }; /* as the edge does */
+	assert_int_equal(config_finish(c, on_finding, &errors), 0);
+	assert_int_equal(config_open(c, config_app(c, 1)), 1024);
+	assert_int_equal(config_open(c, config_app(c, 2)), 16384);
+	assert_int_equal(config_open(c, config_app(c, 3)), 0);
+	config_free(c);
+}
+
 /* Nothing in it is a default. */
 static const char everything[] =
 	"[daemon]\nsocket = /s\nsocket_mode = 0600\nsocket_group = chat\ncontrol_socket =\n"
@@ -696,6 +716,7 @@ int main(void)
 		cmocka_unit_test(test_test_mode_decides_only_what_is_not_given),
 		cmocka_unit_test(test_apps_are_found_by_their_number),
 		cmocka_unit_test(test_only_listed_peers_are_admitted),
+		cmocka_unit_test(test_what_is_open_is_known_without_a_look),
 		cmocka_unit_test(test_a_dump_holds_every_key_as_it_was_written),
 		cmocka_unit_test(test_an_appid_is_found_among_any_number),
 		cmocka_unit_test(test_a_dump_reads_back_to_the_same),

@@ -361,6 +361,29 @@ static void test_max_content_is_the_appids_own(void **state)
 		     "MessageContent is 2001 bytes; at most 2000 are allowed");
 }
 
+/* The same by the short way, for what is everybody's. */
+static void test_what_is_open_is_open_as_far_as_it_says(void **state)
+{
+	static uint16_t app_open[] = { 3, 0, 0 };
+	const struct config c = {
+		.apps = apps, .app_ids = app_ids, .app_open = app_open, .n_apps = 3
+	};
+	static const char long_one[] = "{\"AppId\":5,\"RoomId\":\"r\",\"UserId\":\"u\","
+				       "\"MessageContent\":\"1234\"}";
+	static const char other[] = "{\"AppId\":9,\"RoomId\":\"r\",\"UserId\":\"u\","
+				    "\"MessageContent\":\"1234\"}";
+	struct refusal why;
+	struct request *r;
+
+	refuse_bytes(&c, long_one, strlen(long_one), NULL,
+		     "MessageContent is 4 bytes; at most 3 are allowed");
+	assert_null(parse(&c, &peer, other, strlen(other), &why, NULL));
+	assert_int_equal(why.fate, FATE_UNKNOWN_APP);
+	r = accept_for(&c, &admitted, other);
+	assert_int_equal(r->content_len, 4);
+	request_free(r);
+}
+
 #define LINE(text) text, sizeof(text) - 1
 
 static void test_what_is_not_a_flat_object_of_clean_text_is_refused(void **state)
@@ -649,6 +672,7 @@ int main(void)
 		cmocka_unit_test(test_integers_are_plain_digits_in_range),
 		cmocka_unit_test(test_lengths_are_bytes_of_decoded_utf8),
 		cmocka_unit_test(test_max_content_is_the_appids_own),
+		cmocka_unit_test(test_what_is_open_is_open_as_far_as_it_says),
 		cmocka_unit_test(test_what_is_not_a_flat_object_of_clean_text_is_refused),
 		cmocka_unit_test(test_a_deep_or_wide_line_is_refused_where_it_begins_to_be_one),
 		cmocka_unit_test(test_a_refusal_has_the_id_wherever_it_stands),
