@@ -6,7 +6,8 @@ Without options: all rows of the table, in some five minutes. Ratios are of proc
 machine changes little, and both sides alike; the times of the lone message are by the clock, so a machine that has
 nothing else to do is needed for those.
 
-- delivered: from line to reply, 32 in flight over TLS to nginx, beside h2load against the same nginx
+- delivered: from line to reply, 32 in flight over TLS to nginx, beside h2load against the same nginx, and beside a
+  program that does nothing but call libcurl
 - refused: a line when the queue is full, beside cJSON_Parse() and cJSON_Delete() of it
 - many: both with 10 000 AppIDs and with 100 000 rooms, beside one
 - memory: of a queued message
@@ -78,8 +79,11 @@ def delivered(quick):
     with fresh_host() as host:
         nginx = Nginx(host)
         daemon = Measured(host, upstream=nginx.upstream, app=UNLIMITED)
-        pair = interleave(1 if quick else 25, lambda: daemon.delivered_ns(n), lambda: nginx.h2load_ns(n))
-    yield compared("delivered message, 32 in flight over TLS / request of h2load", *pair, most=1.5)
+        ours, h2load, libcurl = interleave(1 if quick else 25, lambda: daemon.delivered_ns(n),
+                                           lambda: nginx.h2load_ns(n), lambda: nginx.libcurl_ns(n))
+    yield compared("delivered message, 32 in flight over TLS / request of h2load", ours, h2load, most=1.5)
+    yield compared("delivered message / request of libcurl alone", ours, libcurl)
+    yield compared("request of libcurl alone / of h2load", libcurl, h2load)
 
 
 def refused(quick):

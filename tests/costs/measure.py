@@ -215,6 +215,11 @@ class Nginx:
         assert process.returncode == 0 and f" {requests} 2xx" in told, told
         return usage.ru_utime + usage.ru_stime
 
+    def libcurl_ns(self, requests):
+        """Processor time for a request of a program that does nothing but call libcurl."""
+        url = self.upstream["url"]
+        return float(tool("bare", url, target(LINE), self.upstream["ca_file"], IN_FLIGHT, requests, cpu=MEASURED))
+
 
 def parse_ns(times, id=False):
     """Processor time of cJSON_Parse() and cJSON_Delete() for a line."""
