@@ -11,14 +11,15 @@
 
 typedef const char *(*run_fn)(uint64_t seed, uint64_t *trace);
 
-static int run_seeds(run_fn run, uint64_t first, uint64_t n)
+/* Ends early when @most of them have broken a promise. */
+static int run_seeds(run_fn run, uint64_t first, uint64_t n, uint64_t most)
 {
 	uint64_t broken = 0;
 	uint64_t traces = 0;
 
 	printf("seeds %" PRIu64 " to %" PRIu64 "\n", first, first + n - 1);
 	fflush(stdout);
-	for (uint64_t seed = first; seed < first + n; seed++) {
+	for (uint64_t seed = first; seed < first + n && broken < most; seed++) {
 		uint64_t trace;
 		const char *failure = run(seed, &trace);
 
@@ -62,8 +63,8 @@ static int run_hour(void)
 	return !kept;
 }
 
-/* sim [FIRST [N]]: as many random runs of one host. sim many [FIRST [N]]: of several that
- * share. sim hour: how long a long one takes. */
+/* sim [FIRST [N [MOST]]]: as many random runs of one host, or less if MOST have broken a
+ * promise. sim many ...: of several that share. sim hour: how long a long one takes. */
 int main(int argc, char **argv)
 {
 	bool many = argc > 1 && strcmp(argv[1], "many") == 0;
@@ -71,8 +72,9 @@ int main(int argc, char **argv)
 	int n_numbers = argc - many;
 	uint64_t first = n_numbers > 1 ? strtoull(numbers[1], NULL, 10) : 1;
 	uint64_t n = n_numbers > 2 ? strtoull(numbers[2], NULL, 10) : 100;
+	uint64_t most = n_numbers > 3 ? strtoull(numbers[3], NULL, 10) : UINT64_MAX;
 
 	if (argc > 1 && strcmp(argv[1], "hour") == 0)
 		return run_hour();
-	return run_seeds(many ? many_run : random_run, first, n);
+	return run_seeds(many ? many_run : random_run, first, n, most);
 }
