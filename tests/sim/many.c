@@ -15,15 +15,6 @@
 #define HOSTS 8 /* at once */
 #define TEXT  160
 
-static const struct network *const networks[] = {
-	&network_lan,
-	&network_wan,
-	&network_wan_spikes,
-	&network_mobile_bad,
-	&(const struct network){
-		.name = "lossy", .out = 5 * MS, .back = 30 * MS, .jitter = 2 * MS, .lost = 0.02 },
-};
-
 static const unsigned rates[] = { 1, 3, 10, 10, 10, 16, 37, 60, 100 };
 
 enum leaving {
@@ -152,7 +143,7 @@ static struct member *add_member(struct many *m)
 		return NULL;
 	*member = (struct member){ .starts_at = NEVER };
 	(void)snprintf(member->name, sizeof(member->name), "h%u", m->names++);
-	member->network = networks[sim_below(m->sim, ARRAY_SIZE(networks))];
+	member->network = sim_any_network(m->sim);
 	(void)snprintf(member->upstream, sizeof(member->upstream),
 		       "timeout = %ums; credit = %s; retries = 1", 500 + below(m, 3000),
 		       by_chance(m, 0.8) ? "auto" : "none");

@@ -5,15 +5,6 @@
 #include <stdarg.h>
 #include <string.h>
 
-static const struct network *const networks[] = {
-	&network_lan,
-	&network_wan,
-	&network_wan_spikes,
-	&network_mobile_bad,
-	&(const struct network){
-		.name = "lossy", .out = 5 * MS, .back = 30 * MS, .jitter = 2 * MS, .lost = 0.02 },
-};
-
 static const unsigned rates[] = { 1, 3, 10, 10, 37, 100, 100, 1000 };
 
 /* What a moody server answers now and then, by weight. */
@@ -243,7 +234,7 @@ const char *random_run(uint64_t seed, uint64_t *trace)
 	struct sim *sim = sim_new(seed, NULL, LIMITER_NONE);
 	struct choice c;
 
-	sim->network = networks[sim_below(sim, ARRAY_SIZE(networks))];
+	sim->network = sim_any_network(sim);
 	if (sim_chance(sim) < 0.5)
 		sim->content = 1 + sim_below(sim, 1024);
 	sim->server.limiter = (enum limiter)sim_below(sim, _LIMITER_N);

@@ -49,6 +49,14 @@ const struct network network_mobile_bad = {
 	.jitter = 30 * MS / 2,
 };
 
+static const struct network lossy = {
+	.name = "lossy",
+	.out = 5 * MS,
+	.back = 30 * MS,
+	.jitter = 2 * MS,
+	.lost = 0.02,
+};
+
 const char *const limiter_names[_LIMITER_N] = {
 	[LIMITER_NONE] = "none",
 	[LIMITER_SLIDING_LOG] = "sliding log",
@@ -117,6 +125,15 @@ double sim_chance(struct sim *sim)
 uint64_t sim_below(struct sim *sim, uint64_t most)
 {
 	return most ? next_random(sim) % most : 0;
+}
+
+const struct network *sim_any_network(struct sim *sim)
+{
+	static const struct network *const networks[] = {
+		&network_lan, &network_wan, &network_wan_spikes, &network_mobile_bad, &lossy,
+	};
+
+	return networks[sim_below(sim, ARRAY_SIZE(networks))];
 }
 
 static uint64_t exponential(struct sim *sim, double mean)

@@ -297,8 +297,9 @@ void sim_settle(struct sim *sim);
 void sim_fail(struct sim *sim, const char *format, ...)
 	__attribute__((__format__(__printf__, 2, 3)));
 
-/* Chance: 0 ≤ x < 1, and 0 ≤ n < most. */
+/* Chance: 0 ≤ x < 1, any network, and 0 ≤ n < most. */
 double sim_chance(struct sim *sim);
+const struct network *sim_any_network(struct sim *sim);
 uint64_t sim_below(struct sim *sim, uint64_t most);
 
 /* The AppID's account at the server, or what came from one host. */
