@@ -46,6 +46,8 @@ struct many {
 	unsigned n_apps;
 	bool may_share; /* some may be configured with on_lost = share */
 	bool may_hold;
+	bool is_long; /* everything takes longer, and there is less of it */
+	uint64_t most_timeout;
 	char app[TEXT];
 	struct member members[HOSTS];
 	size_t n_members;
@@ -82,6 +84,25 @@ struct host *many_host(struct sim *sim, const struct many_host *m)
 						.n_apps = m->n_apps });
 	h->link->way = m->way;
 	return h;
+}
+
+/* The least timeout that makes sense on the way to the server: a request that was written
+ * after a handshake has arrived by then. */
+static uint64_t least_timeout(const struct network *n)
+{
+	return max_u64(10 * MS, 5 * (n->out + n->back) + 20 * n->jitter + n->spike_most);
+}
+
+static uint64_t any_timeout(struct many *m, const struct member *member)
+{
+	double x = sim_chance(m->sim);
+	uint64_t least = least_timeout(member->network);
+
+	if (x < 0.2)
+		return least;
+	if (x < 0.8)
+		return least + sim_below(m->sim, 3 * SEC);
+	return least + sim_below(m->sim, (m->is_long ? 59 : 6) * SEC);
 }
 
 static const char *any_on_lost(struct many *m)
@@ -128,6 +149,16 @@ static void start(struct many *m, struct member *member)
 		add_writer(m, member->h);
 }
 
+static void set_upstream(struct many *m, struct member *member)
+{
+	uint64_t timeout = any_timeout(m, member);
+
+	m->most_timeout = max_u64(m->most_timeout, timeout);
+	(void)snprintf(member->upstream, sizeof(member->upstream),
+		       "timeout = %" PRIu64 "ms; credit = %s; retries = 1", timeout / MS,
+		       by_chance(m, 0.8) ? "auto" : "none");
+}
+
 static struct member *add_member(struct many *m)
 {
 	struct member *member = NULL;
@@ -144,9 +175,7 @@ static struct member *add_member(struct many *m)
 	*member = (struct member){ .starts_at = NEVER };
 	(void)snprintf(member->name, sizeof(member->name), "h%u", m->names++);
 	member->network = sim_any_network(m->sim);
-	(void)snprintf(member->upstream, sizeof(member->upstream),
-		       "timeout = %ums; credit = %s; retries = 1", 500 + below(m, 3000),
-		       by_chance(m, 0.8) ? "auto" : "none");
+	set_upstream(m, member);
 	member->way = 50 * NSEC_PER_USEC + sim_below(m->sim, by_chance(m, 0.2) ? 100 * MS : MS);
 	member->jitter = member->way / 4;
 	member->spikes = by_chance(m, 0.2) ? 0.02 : 0;
@@ -194,7 +223,9 @@ static struct member *any_member(struct many *m)
 
 static uint64_t span(struct many *m)
 {
-	return by_chance(m, 0.5) ? sim_below(m->sim, 2 * SEC) : sim_below(m->sim, 20 * SEC);
+	if (by_chance(m, 0.5))
+		return sim_below(m->sim, 2 * SEC);
+	return sim_below(m->sim, (m->is_long ? 60 : 20) * SEC);
 }
 
 /* Faults of hosts. */
@@ -251,8 +282,7 @@ static void reload(struct many *m, struct member *member)
 
 	if (m->sim->now < member->h->stalled_until || member->leaving != STAYS)
 		return;
-	(void)snprintf(member->upstream, sizeof(member->upstream), "timeout = %ums",
-		       500 + below(m, 3000));
+	set_upstream(m, member);
 	(void)snprintf(shared, sizeof(shared),
 		       "redis = unix:/redis; hosts = %u; name = %s; on_lost = %s", m->hosts,
 		       member->name, any_on_lost(m));
@@ -558,7 +588,7 @@ static void check_end(struct many *m)
 	}
 	while (sim->now < m->redis->frozen_until && !*sim->failure)
 		pass(m, SEC);
-	pass(m, 15 * SEC);
+	pass(m, 13 * SEC + m->most_timeout);
 	sim_settle(sim);
 	if (*sim->failure)
 		return;
@@ -594,9 +624,11 @@ static void check_nobody_left(struct many *m)
 static void choose(struct many *m)
 {
 	double x = sim_chance(m->sim);
-	unsigned k = 2 + below(m, HOSTS - 2);
+	unsigned k;
 
-	m->n = rates[sim_below(m->sim, ARRAY_SIZE(rates))];
+	m->is_long = by_chance(m, 0.1);
+	k = 2 + below(m, m->is_long ? 3 : HOSTS - 2);
+	m->n = rates[sim_below(m->sim, m->is_long ? 6 : ARRAY_SIZE(rates))];
 	m->n_apps = 1 + below(m, 2);
 	m->hosts = by_chance(m, 0.8) ? k : 1 + below(m, 10);
 	m->may_share = x < 0.8;
@@ -620,9 +652,10 @@ const char *many_run(uint64_t seed, uint64_t *trace)
 	m.redis->drift = (sim_chance(sim) - 0.5) / 1000;
 	choose(&m);
 	pass(&m, sim_below(sim, 5 * SEC));
-	for (uint64_t end = sim->now + 15 * SEC + sim_below(sim, 10 * SEC);
+	for (uint64_t end = sim->now + (m.is_long ? 60 : 15) * SEC +
+			    sim_below(sim, (m.is_long ? 30 : 10) * SEC);
 	     sim->now < end && !*sim->failure;) {
-		pass(&m, 100 * MS);
+		pass(&m, (m.is_long ? 400 : 100) * MS);
 		if (sim_chance(sim) < busy)
 			happen(&m);
 	}
