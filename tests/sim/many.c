@@ -52,11 +52,10 @@ struct many {
 	struct member members[HOSTS];
 	size_t n_members;
 	unsigned names;
-	struct member *steady;
-	uint64_t steady_until;
+	struct member *steady; /* NULL: nobody need be */
+	char lost_life[SHARED_LIFE];
 	uint64_t redis_starts_at; /* NEVER: it runs */
 	bool starts_with_dump;
-	uint64_t no_freeze_until;
 	bool is_over; /* no more faults, nothing to send */
 };
 
@@ -209,9 +208,11 @@ static void go_on_leaving(struct many *m, struct member *member)
 	}
 }
 
+/* Whether it is the one who has to come back to an engine without memory. It is spared
+ * until it has done so, and no longer. */
 static bool is_spared(const struct many *m, const struct member *member)
 {
-	return member == m->steady && m->sim->now < m->steady_until;
+	return member == m->steady;
 }
 
 static struct member *any_member(struct many *m)
@@ -297,27 +298,33 @@ static void write_more(struct many *m, struct member *member)
 
 /* Faults of the engine. */
 
-/* One that is in touch and will be so, when the engine loses its memory. */
+/* One that is in touch when the engine loses its memory, and comes back to it. */
 static bool find_steady(struct many *m)
 {
 	uint64_t now = m->sim->now;
 
 	for (size_t i = 0; i < m->n_members; i++) {
-		struct member *member = &m->members[i];
+		struct member *member = m->steady ? m->steady : &m->members[i];
 		struct link *l = member->h ? member->h->link : NULL;
 
-		if (m->steady && now < m->steady_until)
-			member = m->steady;
-		l = member->h ? member->h->link : NULL;
 		if (!l || member->leaving != STAYS || now < member->h->stalled_until ||
 		    now < l->cut_until || now < l->deaf_until ||
 		    shared_state(&member->h->scheduler.shared, now) != SHARED_IN_TOUCH)
 			continue;
 		m->steady = member;
 		l->spikes = 0;
+		memcpy(m->lost_life, member->h->scheduler.shared.life, sizeof(m->lost_life));
 		return true;
 	}
 	return false;
+}
+
+/* Whether it has told what it had and whom it knew, and has heard that it was understood. */
+static bool is_back(const struct many *m, const struct member *member)
+{
+	const struct shared *s = &member->h->scheduler.shared;
+
+	return s->joined && strcmp(s->life, m->lost_life) != 0;
 }
 
 static void kill_redis(struct many *m)
@@ -327,7 +334,6 @@ static void kill_redis(struct many *m)
 	redis_kill(m->redis);
 	m->redis_starts_at = m->sim->now + (by_chance(m, 0.5) ? sim_below(m->sim, 500 * MS)
 							      : sim_below(m->sim, 12 * SEC));
-	m->steady_until = m->redis_starts_at + 15 * SEC;
 	m->starts_with_dump = by_chance(m, 0.4);
 }
 
@@ -336,14 +342,12 @@ static void flush(struct many *m)
 	if (m->redis_starts_at != NEVER || m->sim->now < m->redis->frozen_until || !find_steady(m))
 		return;
 	engine_flush(m->redis->engine);
-	m->steady_until = m->sim->now + 15 * SEC;
-	m->no_freeze_until = m->sim->now + 4 * SEC;
 }
 
 static void freeze(struct many *m)
 {
-	if (m->redis_starts_at == NEVER && m->sim->now >= m->no_freeze_until &&
-	    m->sim->now >= m->redis->frozen_until)
+	/* What holds up him who has to come back holds up whoever came first. */
+	if (m->redis_starts_at == NEVER && !m->steady && m->sim->now >= m->redis->frozen_until)
 		m->redis->frozen_until = m->sim->now + span(m);
 }
 
@@ -408,6 +412,8 @@ static void go_on(struct many *m)
 {
 	uint64_t now = m->sim->now;
 
+	if (m->steady && is_back(m, m->steady))
+		m->steady = NULL;
 	for (size_t i = 0; i < m->n_members; i++) {
 		struct member *member = &m->members[i];
 
@@ -419,7 +425,6 @@ static void go_on(struct many *m)
 	}
 	if (now >= m->redis_starts_at) {
 		m->redis_starts_at = NEVER;
-		m->no_freeze_until = now + 4 * SEC;
 		redis_start(m->redis, m->starts_with_dump);
 	}
 }
