@@ -200,13 +200,13 @@ static void on_publish(void *arg, const char *channel, const char *message)
 static void send(struct link *l, const struct shared_call *c)
 {
 	struct sim *sim = l->host->sim;
-	bool is_cut = sim->now < l->cut_until;
+	uint64_t from = max_u64(sim->now, max_u64(l->cut_until, l->mute_until));
 	size_t len = c->members ? strlen(c->members) : 0;
 	struct parcel *p;
 
 	if (l->broken == l->connection)
 		return;
-	if (is_cut && sim_chance(sim) < 0.3) {
+	if (from > sim->now && sim_chance(sim) < 0.3) {
 		l->broken = l->connection;
 		return;
 	}
@@ -214,7 +214,7 @@ static void send(struct link *l, const struct shared_call *c)
 	p->call = *c;
 	if (c->members)
 		memcpy(p->text, c->members, len);
-	l->to_last = max_u64(l->to_last, max_u64(sim->now, l->cut_until) + delay(l));
+	l->to_last = max_u64(l->to_last, from + delay(l));
 	sim_post(sim, l->to_last, on_call, p);
 }
 
@@ -232,7 +232,7 @@ static struct host *on_connected(struct sim *sim, void *what)
 		return NULL;
 	l->is_connecting = false;
 	if (h->is_dead || r->is_down || p->process != r->process || sim->now < r->frozen_until ||
-	    sim->now < max_u64(l->cut_until, l->deaf_until)) {
+	    sim->now < max_u64(l->cut_until, max_u64(l->deaf_until, l->mute_until))) {
 		if (!h->is_dead)
 			connect_after(l, 100 * MS);
 		free(p);

@@ -34,6 +34,7 @@ struct link {
 	uint64_t from_last;
 	uint64_t cut_until;  /* nothing passes */
 	uint64_t deaf_until; /* nothing comes back */
+	uint64_t mute_until; /* nothing goes there */
 };
 
 /* Gives a world an engine. */

@@ -247,6 +247,11 @@ static void deafen(struct many *m, struct member *member)
 	member->h->link->deaf_until = m->sim->now + span(m);
 }
 
+static void mute(struct many *m, struct member *member)
+{
+	member->h->link->mute_until = m->sim->now + span(m);
+}
+
 static void break_connection(struct many *m, struct member *member)
 {
 	if (m->sim->now < member->h->stalled_until)
@@ -308,7 +313,7 @@ static bool find_steady(struct many *m)
 		struct link *l = member->h ? member->h->link : NULL;
 
 		if (!l || member->leaving != STAYS || now < member->h->stalled_until ||
-		    now < l->cut_until || now < l->deaf_until ||
+		    now < max_u64(l->cut_until, max_u64(l->deaf_until, l->mute_until)) ||
 		    shared_state(&member->h->scheduler.shared, now) != SHARED_IN_TOUCH)
 			continue;
 		m->steady = member;
@@ -373,19 +378,13 @@ static void happen(struct many *m)
 		void (*to_host)(struct many *m, struct member *member);
 		void (*to_all)(struct many *m);
 	} happenings[] = {
-		{ 0.14, stop, NULL },
-		{ 0.14, cut, NULL },
-		{ 0.08, deafen, NULL },
-		{ 0.07, kill, NULL },
-		{ 0.05, break_connection, NULL },
-		{ 0.06, drain, NULL },
-		{ 0.05, reload, NULL },
-		{ 0.10, write_more, NULL },
-		{ 0.08, NULL, kill_redis },
-		{ 0.05, NULL, flush },
-		{ 0.06, NULL, freeze },
-		{ 0.04, NULL, dump },
-		{ 0.02, NULL, set_clock_back },
+		{ 0.12, stop, NULL },       { 0.12, cut, NULL },
+		{ 0.07, deafen, NULL },     { 0.07, mute, NULL },
+		{ 0.07, kill, NULL },       { 0.05, break_connection, NULL },
+		{ 0.06, drain, NULL },      { 0.05, reload, NULL },
+		{ 0.10, write_more, NULL }, { 0.08, NULL, kill_redis },
+		{ 0.05, NULL, flush },      { 0.06, NULL, freeze },
+		{ 0.04, NULL, dump },       { 0.02, NULL, set_clock_back },
 		{ 0.06, NULL, add },
 	};
 	double x = sim_chance(m->sim);
@@ -452,6 +451,7 @@ static void heal(struct many *m)
 		if (member->h) {
 			member->h->link->cut_until = min_u64(member->h->link->cut_until, now);
 			member->h->link->deaf_until = min_u64(member->h->link->deaf_until, now);
+			member->h->link->mute_until = min_u64(member->h->link->mute_until, now);
 			member->h->link->spikes = 0;
 		}
 	}
