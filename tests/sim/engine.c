@@ -23,7 +23,7 @@ struct engine {
 };
 
 static const char prelude[] =
-	"store, dump, time = {}, {}, { '0', '0' }\n"
+	"store, dump, time, full, dirty = {}, {}, { '0', '0' }, false, false\n"
 	"local commands = {}\n"
 	"local function copy(from)\n"
 	"  local to = {}\n"
@@ -57,7 +57,13 @@ static const char prelude[] =
 	"  if not next(hash) then store[key] = nil end\n"
 	"end\n"
 	"function commands.PUBLISH(channel, message) publish(channel, message) end\n"
-	"redis = { call = function(name, ...) return commands[name](...) end }\n";
+	/* Without memory Redis refuses a command that may need some, unless the script has
+	 * written already. */
+	"redis = { call = function(name, ...)\n"
+	"  if name == 'HSET' and full and not dirty then error('OOM') end\n"
+	"  dirty = dirty or name == 'HSET' or name == 'HDEL' or name == 'DEL'\n"
+	"  return commands[name](...)\n"
+	"end }\n";
 
 static int on_publish(lua_State *lua)
 {
@@ -143,6 +149,8 @@ size_t engine_call(struct engine *e, const struct shared_call *c, uint64_t us,
 	size_t n;
 
 	lua_settop(lua, 0);
+	lua_pushboolean(lua, 0);
+	lua_setglobal(lua, "dirty");
 	set_arguments(lua, c, us);
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, e->script);
 	if (lua_pcall(lua, 0, 1, 0) != 0) {
@@ -167,6 +175,12 @@ static void run(struct engine *e, const char *function)
 	lua_settop(e->lua, 0);
 	lua_getglobal(e->lua, function);
 	must(e, lua_pcall(e->lua, 0, 0, 0));
+}
+
+void engine_set_full(struct engine *e, bool is_full)
+{
+	lua_pushboolean(e->lua, is_full);
+	lua_setglobal(e->lua, "full");
 }
 
 void engine_flush(struct engine *e)

@@ -21,6 +21,9 @@ size_t engine_call(struct engine *e, const struct shared_call *c, uint64_t us,
 		   struct shared_value *out, size_t most);
 const char *engine_error(const struct engine *e);
 
+/* Whether maxmemory is reached. */
+void engine_set_full(struct engine *e, bool is_full);
+
 /* FLUSHALL. */
 void engine_flush(struct engine *e);
 

@@ -84,7 +84,8 @@ static struct host *on_answer(struct sim *sim, void *what)
 static void send_back(struct link *l, struct parcel *p, parcel_fn fn)
 {
 	struct sim *sim = l->host->sim;
-	uint64_t at = max_u64(sim->now, max_u64(l->cut_until, l->deaf_until)) + delay(l);
+	uint64_t from = max_u64(sim->now, sim->redis->busy_until);
+	uint64_t at = max_u64(from, max_u64(l->cut_until, l->deaf_until)) + delay(l);
 
 	/* The channels are a connection of their own. */
 	if (fn == on_answer)
@@ -127,15 +128,18 @@ static struct host *on_call(struct sim *sim, void *what)
 		sim_post(sim, sim->now + delay(l), on_reset, p);
 		return NULL;
 	}
-	if (sim->now < r->frozen_until) {
-		sim_post(sim, r->frozen_until, on_call, p);
+	if (sim->now < max_u64(r->frozen_until, r->busy_until)) {
+		sim_post(sim, max_u64(r->frozen_until, r->busy_until), on_call, p);
 		return NULL;
 	}
+	r->busy_until = sim->now + r->takes;
 	if (p->call.members)
 		p->call.members = p->text;
-	n = engine_call(r->engine, &p->call, redis_time(r), values, VALUES);
+	n = 0;
+	if (sim->now >= r->refuses_until)
+		n = engine_call(r->engine, &p->call, redis_time(r), values, VALUES);
 	r->calls++;
-	if (n == 0)
+	if (n == 0 && sim->now >= r->refuses_until && !r->is_full)
 		sim_fail(sim, "%.200s", engine_error(r->engine));
 	for (size_t i = 0; i < n; i++)
 		len += values[i].is_text ? values[i].len : 0;
@@ -232,6 +236,7 @@ static struct host *on_connected(struct sim *sim, void *what)
 		return NULL;
 	l->is_connecting = false;
 	if (h->is_dead || r->is_down || p->process != r->process || sim->now < r->frozen_until ||
+	    sim->now < r->refuses_until ||
 	    sim->now < max_u64(l->cut_until, max_u64(l->deaf_until, l->mute_until))) {
 		if (!h->is_dead)
 			connect_after(l, 100 * MS);
@@ -350,6 +355,7 @@ void redis_start(struct redis *r, bool with_dump)
 	r->is_down = false;
 	r->process++;
 	r->frozen_until = 0;
+	r->busy_until = 0;
 	if (with_dump)
 		engine_restore(r->engine);
 	else

@@ -13,6 +13,10 @@ struct redis {
 	unsigned process; /* a number for each that was started */
 	bool is_down;
 	uint64_t frozen_until;
+	uint64_t refuses_until; /* answers with an error, and does nothing */
+	bool is_full;           /* no memory for more: writes fail, unless something is written */
+	uint64_t takes;         /* ns for a call, in which it does nothing else */
+	uint64_t busy_until;
 	int64_t ahead;  /* ns, its clock less ours */
 	double drift;   /* of its clock */
 	uint64_t calls; /* that it has answered */

@@ -56,7 +56,8 @@ struct many {
 	char lost_life[SHARED_LIFE];
 	uint64_t redis_starts_at; /* NEVER: it runs */
 	bool starts_with_dump;
-	bool is_over; /* no more faults, nothing to send */
+	uint64_t frees_at; /* NEVER: it is not full */
+	bool is_over;      /* no more faults, nothing to send */
 };
 
 static unsigned below(struct many *m, unsigned most)
@@ -332,9 +333,17 @@ static bool is_back(const struct many *m, const struct member *member)
 	return s->joined && strcmp(s->life, m->lost_life) != 0;
 }
 
+static bool is_engine_well(const struct many *m)
+{
+	const struct redis *r = m->redis;
+
+	return m->redis_starts_at == NEVER && !r->is_full &&
+	       m->sim->now >= max_u64(r->frozen_until, r->refuses_until);
+}
+
 static void kill_redis(struct many *m)
 {
-	if (m->redis_starts_at != NEVER || m->sim->now < m->redis->frozen_until || !find_steady(m))
+	if (!is_engine_well(m) || !find_steady(m))
 		return;
 	redis_kill(m->redis);
 	m->redis_starts_at = m->sim->now + (by_chance(m, 0.5) ? sim_below(m->sim, 500 * MS)
@@ -344,16 +353,43 @@ static void kill_redis(struct many *m)
 
 static void flush(struct many *m)
 {
-	if (m->redis_starts_at != NEVER || m->sim->now < m->redis->frozen_until || !find_steady(m))
+	if (!is_engine_well(m) || !find_steady(m))
 		return;
 	engine_flush(m->redis->engine);
 }
 
+/* What holds up the one who has to come back holds up whoever might come first. */
+static bool may_hold_up(const struct many *m)
+{
+	return is_engine_well(m) && !m->steady;
+}
+
 static void freeze(struct many *m)
 {
-	/* What holds up him who has to come back holds up whoever came first. */
-	if (m->redis_starts_at == NEVER && !m->steady && m->sim->now >= m->redis->frozen_until)
+	if (may_hold_up(m))
 		m->redis->frozen_until = m->sim->now + span(m);
+}
+
+/* -BUSY, -LOADING, -NOSCRIPT and so on. */
+static void refuse(struct many *m)
+{
+	if (may_hold_up(m))
+		m->redis->refuses_until =
+			m->sim->now + sim_below(m->sim, by_chance(m, 0.5) ? 50 * MS : 5 * SEC);
+}
+
+static void set_full(struct many *m, bool is_full)
+{
+	m->redis->is_full = is_full;
+	engine_set_full(m->redis->engine, is_full);
+}
+
+static void fill(struct many *m)
+{
+	if (!may_hold_up(m))
+		return;
+	set_full(m, true);
+	m->frees_at = m->sim->now + sim_below(m->sim, 5 * SEC);
 }
 
 static void dump(struct many *m)
@@ -378,12 +414,13 @@ static void happen(struct many *m)
 		void (*to_host)(struct many *m, struct member *member);
 		void (*to_all)(struct many *m);
 	} happenings[] = {
-		{ 0.12, stop, NULL },       { 0.12, cut, NULL },
-		{ 0.07, deafen, NULL },     { 0.07, mute, NULL },
-		{ 0.07, kill, NULL },       { 0.05, break_connection, NULL },
-		{ 0.06, drain, NULL },      { 0.05, reload, NULL },
-		{ 0.10, write_more, NULL }, { 0.08, NULL, kill_redis },
-		{ 0.05, NULL, flush },      { 0.06, NULL, freeze },
+		{ 0.11, stop, NULL },       { 0.11, cut, NULL },
+		{ 0.06, deafen, NULL },     { 0.06, mute, NULL },
+		{ 0.07, kill, NULL },       { 0.04, break_connection, NULL },
+		{ 0.06, drain, NULL },      { 0.06, reload, NULL },
+		{ 0.09, write_more, NULL }, { 0.07, NULL, kill_redis },
+		{ 0.05, NULL, flush },      { 0.05, NULL, freeze },
+		{ 0.03, NULL, refuse },     { 0.02, NULL, fill },
 		{ 0.04, NULL, dump },       { 0.02, NULL, set_clock_back },
 		{ 0.06, NULL, add },
 	};
@@ -421,6 +458,10 @@ static void go_on(struct many *m)
 		else if (!member->h &&
 			 (now >= member->starts_at || (m->is_over && member->is_missed)))
 			start(m, member);
+	}
+	if (now >= m->frees_at) {
+		m->frees_at = NEVER;
+		set_full(m, false);
 	}
 	if (now >= m->redis_starts_at) {
 		m->redis_starts_at = NEVER;
@@ -634,7 +675,7 @@ static void choose(struct many *m)
 	m->is_long = by_chance(m, 0.1);
 	k = 2 + below(m, m->is_long ? 3 : HOSTS - 2);
 	m->n = rates[sim_below(m->sim, m->is_long ? 6 : ARRAY_SIZE(rates))];
-	m->n_apps = 1 + below(m, 2);
+	m->n_apps = 1 + below(m, by_chance(m, 0.2) && !m->is_long ? 6 : 2);
 	m->hosts = by_chance(m, 0.8) ? k : 1 + below(m, 10);
 	m->may_share = x < 0.8;
 	m->may_hold = x > 0.6;
@@ -650,11 +691,13 @@ const char *many_run(uint64_t seed, uint64_t *trace)
 {
 	static char failure[sizeof(((struct sim *)0)->failure)];
 	struct sim *sim = sim_new(seed, &network_lan, LIMITER_NONE);
-	struct many m = { .sim = sim, .redis_starts_at = NEVER };
+	struct many m = { .sim = sim, .redis_starts_at = NEVER, .frees_at = NEVER };
 	double busy = sim_chance(sim) * 0.5;
 
 	m.redis = redis_new(sim);
 	m.redis->drift = (sim_chance(sim) - 0.5) / 1000;
+	if (sim_chance(sim) < 0.3)
+		m.redis->takes = sim_below(sim, sim_chance(sim) < 0.2 ? 20 * MS : MS);
 	choose(&m);
 	pass(&m, sim_below(sim, 5 * SEC));
 	for (uint64_t end = sim->now + (m.is_long ? 60 : 15) * SEC +

@@ -276,9 +276,10 @@ static void check_credit(struct host *h)
 /* What all hosts together may use of what they share. */
 static void check_allotments(struct sim *sim)
 {
-	for (uint32_t id = 1; id <= 2; id++) {
+	for (size_t a = 0; a < sim->server.n_accounts; a++) {
+		uint32_t id = sim->server.accounts[a].app_id;
+		uint64_t n = sim->server.accounts[a].n;
 		uint64_t sum = 0;
-		uint64_t n = sim_account(sim, id)->n;
 
 		for (size_t i = 0; i < sim->n_hosts; i++) {
 			struct host *h = sim->hosts[i];
