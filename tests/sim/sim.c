@@ -233,6 +233,16 @@ static struct account *account_in(struct account *accounts, size_t *n, uint32_t 
 	return a;
 }
 
+/* How many arrivals there were in the second that ends now. */
+static size_t account_recent(struct account *a, uint64_t now)
+{
+	while (a->used > 0 && now - a->recent[a->head] >= a->second) {
+		a->head = (a->head + 1) % a->size;
+		a->used--;
+	}
+	return a->used;
+}
+
 /* Notes an arrival; returns how many there were in the second that ends with it. */
 static size_t account_note(struct account *a, uint64_t now)
 {
@@ -249,12 +259,8 @@ static size_t account_note(struct account *a, uint64_t now)
 		a->head = 0;
 	}
 	a->recent[(a->head + a->used++) % a->size] = now;
-	while (now - a->recent[a->head] >= a->second) {
-		a->head = (a->head + 1) % a->size;
-		a->used--;
-	}
 	a->arrivals++;
-	if (a->used > a->most)
+	if (account_recent(a, now) > a->most)
 		a->most = a->used;
 	return a->used;
 }
@@ -333,12 +339,88 @@ static void note_room(struct sim *sim, struct flight *f)
 			 in_second, app->room_n);
 }
 
-/* What all hosts together have sent. */
-static void check_sum(struct sim *sim, const struct account *a)
+static void air_add(struct air *a, uint64_t at)
 {
-	if (sim->redis && a->used > a->n && !sim->relaxed)
-		sim_fail(sim, "%zu requests of AppID %u within a second, %" PRIu64 " are allowed",
-			 a->used, a->app_id, a->n);
+	size_t i = a->n;
+
+	if (a->n == a->size) {
+		a->size = a->size ? a->size * 2 : 8;
+		a->at = reallocarray(a->at, a->size, sizeof(*a->at));
+		assert(a->at);
+	}
+	for (a->n++; i > 0 && a->at[i - 1] > at; i--)
+		a->at[i] = a->at[i - 1];
+	a->at[i] = at;
+}
+
+static void air_remove(struct air *a, uint64_t at)
+{
+	size_t i = 0;
+
+	while (a->at[i] != at)
+		i++;
+	a->n--;
+	memmove(a->at + i, a->at + i + 1, (a->n - i) * sizeof(*a->at));
+}
+
+/* How many of the last arrivals there were after some time. */
+static size_t account_after(const struct account *a, uint64_t time)
+{
+	size_t low = 0;
+	size_t high = a->used;
+
+	while (low < high) {
+		size_t i = (low + high) / 2;
+
+		if (a->recent[(a->head + i) % a->size] > time)
+			high = i;
+		else
+			low = i + 1;
+	}
+	return a->used - low;
+}
+
+/* The most that the server counts of one host within a second, of those that are not over. */
+static size_t most_counted(struct account *a, const struct air *air, uint64_t now)
+{
+	size_t most = account_recent(a, now);
+	size_t first = 0;
+
+	for (size_t i = 0; i < air->n; i++) {
+		while (air->at[first] + a->second <= air->at[i])
+			first++;
+		most = max_u64(most, account_after(a, air->at[i] - a->second) + i - first + 1);
+	}
+	return most;
+}
+
+/* What one host has of a budget that is shared. A token is in its hands while it may be
+ * used, and also while what was last sent with it counts. */
+static uint64_t in_hands(struct host *h, uint32_t app_id)
+{
+	const struct app *app;
+	uint64_t counted = most_counted(&h->shared[app_id], &h->in_air[app_id], h->sim->now);
+
+	if (h->is_dead)
+		return counted;
+	app = scheduler_app(&h->scheduler, app_id);
+	if (!app || !app->config || !app->lease.shared || !app->config->shared)
+		return counted;
+	return max_u64(app_allotment(app, h->sim->now), counted);
+}
+
+void sim_check_sum(struct sim *sim, uint32_t app_id)
+{
+	struct account *a = sim_account(sim, app_id);
+	uint64_t sum = 0;
+
+	if (sim->now >= a->next_at)
+		a->n = a->next_n;
+	for (size_t i = 0; i < sim->n_hosts; i++)
+		sum += in_hands(sim->hosts[i], app_id);
+	if (sum > a->n)
+		sim_fail(sim, "%" PRIu64 " tokens of AppID %u are in hands, of %" PRIu64, sum,
+			 app_id, a->n);
 }
 
 static void on_arrival(struct sim *sim, struct flight *f)
@@ -348,8 +430,10 @@ static void on_arrival(struct sim *sim, struct flight *f)
 	struct account *mine = &f->host->seen[f->app_id];
 
 	if (sim->now >= mine->next_at) {
-		a->n = mine->n = mine->next_n;
+		mine->n = mine->next_n;
 		mine->room_n = mine->next_room_n;
+		if (!sim->redis)
+			a->n = mine->n;
 	}
 	if (account_note(mine, sim->now) > mine->n && !sim->relaxed)
 		sim_fail(sim, "%zu requests of AppID %u within a second, %" PRIu64 " are allowed",
@@ -358,14 +442,15 @@ static void on_arrival(struct sim *sim, struct flight *f)
 	f->result = TRANSPORT_ANSWERED;
 	f->status = 200;
 	f->code = 0;
-	if (sim->redis)
-		a->second = SLOW_SECOND; /* it is the sum that keeps to N */
+	if (f->is_shared) {
+		air_remove(&f->host->in_air[f->app_id], sim->now);
+		(void)account_note(&f->host->shared[f->app_id], sim->now);
+	}
 	if (!sim_arrive(sim, a)) {
 		f->code = 206;
 	} else if (s->answer) {
 		s->answer(sim, f);
 	}
-	check_sum(sim, a);
 	if (!f->lost && f->result != TRANSPORT_TIMEOUT) {
 		f->events++;
 		post(sim, (struct event){ .at = sim->now + s->busy + f->back,
@@ -447,6 +532,11 @@ static uint64_t arrival_of(struct sim *sim, const struct flight *f, bool spike)
 	return given_up - n->back + sim_below(sim, network_lan.out + n->back);
 }
 
+static bool is_shared(const struct config *c, const struct app_config *a)
+{
+	return a && a->shared && *c->redis;
+}
+
 static int sim_start(struct transport *t, struct request *r, const struct signature *s)
 {
 	OUTSIDE_CORE;
@@ -469,6 +559,7 @@ static int sim_start(struct transport *t, struct request *r, const struct signat
 	f->request = r;
 	f->app_id = r->room->app->app_id;
 	f->room = message_of(r)->room;
+	f->is_shared = is_shared(h->config, r->room->app->config);
 	f->started = sim->now;
 	f->kept = h->kept > 0;
 	f->written = sim->now;
@@ -484,6 +575,10 @@ static int sim_start(struct transport *t, struct request *r, const struct signat
 	promise_note_start(h, f->app_id);
 	arrival = arrival_of(sim, f, spike && !spike_back);
 	if (arrival != NEVER) {
+		if (f->is_shared) {
+			air_add(&h->in_air[f->app_id], arrival);
+			sim_check_sum(sim, f->app_id);
+		}
 		f->events++;
 		post(sim, (struct event){ .at = arrival, .type = EVENT_ARRIVE, .what = f });
 	}
@@ -922,6 +1017,27 @@ static struct config *make_config(const struct sim_config *sc)
 	return c;
 }
 
+/* Hosts that do not agree keep to the least, as soon as all know of it; only then is it
+ * sure that nobody has more. */
+static void expect_sum(struct sim *sim, struct account *a)
+{
+	uint64_t most_timeout = 0;
+
+	if (sim->now >= a->next_at)
+		a->n = a->next_n;
+	a->next_n = 0;
+	for (size_t i = 0; i < sim->n_hosts; i++) {
+		const struct host *h = sim->hosts[i];
+		const struct app_config *c = config_app(h->config, a->app_id);
+
+		most_timeout = max_u64(most_timeout, h->most_timeout);
+		if (!h->is_dead && is_shared(h->config, c))
+			a->next_n = max_u64(a->next_n, c->rate);
+	}
+	a->n = max_u64(a->n, a->next_n);
+	a->next_at = sim->now + most_timeout + 10 * SEC;
+}
+
 /* What the promise is measured by from now on. A lower N holds for what is started from
  * now on, and so at the server when nothing started before is in the air or in the window. */
 static void expect_rates(struct host *h)
@@ -936,12 +1052,17 @@ static void expect_rates(struct host *h)
 		uint64_t room_n = a->room_rate ? min_u64(a->room_rate, a->rate) : a->rate;
 
 		mine->second = SLOW_SECOND;
+		h->shared[a->app_id].second = SLOW_SECOND;
 		mine->n = max_u64(mine->n, a->rate);
 		mine->next_n = a->rate;
 		mine->room_n = max_u64(mine->room_n, room_n);
 		mine->next_room_n = room_n;
 		mine->next_at = h->sim->now + h->most_timeout + 2 * SEC;
 		theirs = sim_account(h->sim, a->app_id);
+		if (h->sim->redis) {
+			expect_sum(h->sim, theirs);
+			continue;
+		}
 		theirs->level += (double)mine->n - (double)theirs->n;
 		theirs->n = mine->n;
 	}
@@ -973,8 +1094,8 @@ struct host *sim_host(struct sim *sim, const struct sim_config *c)
 		h->users[i] = users_get(&h->scheduler.users, i);
 		assert(h->users[i]);
 	}
-	expect_rates(h);
 	sim->hosts[sim->n_hosts++] = h;
+	expect_rates(h);
 	if (*h->config->redis)
 		h->link = link_new(h);
 	sim_turn(h);
@@ -1197,8 +1318,11 @@ static void host_free(struct host *h)
 		users_put(&h->scheduler.users, h->users[i]);
 	scheduler_deinit(&h->scheduler);
 	config_free(h->config);
-	for (size_t i = 0; i < SIM_APPS; i++)
+	for (size_t i = 0; i < SIM_APPS; i++) {
 		free(h->seen[i].recent);
+		free(h->shared[i].recent);
+		free(h->in_air[i].at);
+	}
 	for (size_t i = 0; i < h->n_seen_rooms; i++) {
 		if (h->seen_rooms[i])
 			free(h->seen_rooms[i]->recent);

@@ -92,6 +92,7 @@ struct flight {
 	uint64_t written; /* after a handshake, if any */
 	bool kept;        /* on a kept connection */
 	bool lost;
+	bool is_shared;  /* its AppID was, when it was started */
 	uint64_t back;   /* the answer's way */
 	unsigned events; /* that still refer to it */
 	/* The answer, once the server has made it. */
@@ -140,6 +141,13 @@ struct purse {
 	size_t used;
 };
 
+/* Times to come, in their order. */
+struct air {
+	uint64_t *at;
+	size_t n;
+	size_t size;
+};
+
 struct host {
 	struct transport transport;
 	struct sim *sim;
@@ -159,8 +167,11 @@ struct host {
 	uint64_t accepted;
 	uint64_t fates[_FATE_N];
 	uint64_t events[_EVENT_N];
-	struct account seen[SIM_APPS]; /* what arrived from this host, by AppID */
-	struct account **seen_rooms;   /* likewise, by AppID and room */
+	struct account seen[SIM_APPS];   /* what arrived from this host, by AppID */
+	struct account shared[SIM_APPS]; /* of that, what was started on a shared budget */
+	uint64_t had[SIM_APPS];          /* its allotments in its last turn */
+	struct air in_air[SIM_APPS];     /* when what of that is on its way will arrive */
+	struct account **seen_rooms;     /* likewise, by AppID and room */
 	size_t n_seen_rooms;
 	struct purse purses[SIM_APPS];
 	uint64_t least_credit[2]; /* of the last seconds; promise.c's own */
@@ -304,6 +315,9 @@ uint64_t sim_below(struct sim *sim, uint64_t most);
 
 /* The AppID's account at the server, or what came from one host. */
 struct account *sim_account(struct sim *sim, uint32_t app_id);
+
+/* What all hosts together may use and have used of a budget that they share. */
+void sim_check_sum(struct sim *sim, uint32_t app_id);
 
 /* Counts an arrival now. Returns whether the limiter lets it pass. */
 bool sim_arrive(struct sim *sim, struct account *a);
