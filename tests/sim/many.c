@@ -15,6 +15,14 @@
 #define HOSTS 8 /* at once */
 #define TEXT  160
 
+/* From which the credit is large, next to those for whom it is nothing. */
+static const struct network far = {
+	.name = "far",
+	.out = 150 * MS,
+	.back = 150 * MS,
+	.jitter = MS,
+};
+
 static const unsigned rates[] = { 1, 3, 10, 10, 10, 16, 37, 60, 100 };
 
 enum leaving {
@@ -174,7 +182,7 @@ static struct member *add_member(struct many *m)
 		return NULL;
 	*member = (struct member){ .starts_at = NEVER };
 	(void)snprintf(member->name, sizeof(member->name), "h%u", m->names++);
-	member->network = sim_any_network(m->sim);
+	member->network = by_chance(m, 0.2) ? &far : sim_any_network(m->sim);
 	set_upstream(m, member);
 	member->way = 50 * NSEC_PER_USEC + sim_below(m->sim, by_chance(m, 0.2) ? 100 * MS : MS);
 	member->jitter = member->way / 4;
@@ -682,7 +690,7 @@ static void choose(struct many *m)
 	(void)snprintf(m->app, sizeof(m->app), "rate = %u; burst = %u; room_rate = 0", m->n,
 		       1 + below(m, 15));
 	if (by_chance(m, 0.2))
-		m->sim->start_failures = 0.05;
+		m->sim->start_failures = by_chance(m, 0.5) ? 0.05 : 0.3;
 	for (unsigned i = 0; i < k; i++)
 		(void)add_member(m);
 }

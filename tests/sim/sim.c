@@ -522,6 +522,8 @@ static uint64_t arrival_of(struct sim *sim, const struct flight *f, bool spike)
 	const struct network *n = sim_network(f->host);
 	uint64_t given_up = f->started + f->host->config->timeout;
 
+	if (f->written >= given_up)
+		return NEVER; /* there was no connection yet */
 	if (!f->lost || sim_chance(sim) < 0.25)
 		return f->written + way(sim, n, n->out, spike);
 	if (sim_chance(sim) < 0.5)
