@@ -683,8 +683,11 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 		on_stale(s, now);
 	else if (is_text(&v[0], "taken"))
 		on_taken(s, now);
-	else if (!is_text(&v[0], "ok") || !on_ok(s, sent, v, n, now))
+	else if (!is_text(&v[0], "ok") || !on_ok(s, sent, v, n, now)) {
 		s->stuck = true;
+		if (sent->lease) /* as if it had not been answered */
+			sent->lease->is_asked = true;
+	}
 	shared_plan(s, now);
 }
 
