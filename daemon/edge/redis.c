@@ -72,8 +72,9 @@
 #define PAUSE_LEAST (50 * NSEC_PER_MSEC)
 #define PAUSE_MOST  (250 * NSEC_PER_MSEC)
 
-/* Only a connection that has been of use for so long is one that works: the next after it
- * need not wait. */
+/* Only a connection that has been ready for so long is one that works: the next after it
+ * need not wait, and what befell the one before it is no longer told. Some faults hit no
+ * call but one, which comes after others that were answered. */
 #define WORKS_AFTER (1 * NSEC_PER_SEC)
 
 /* The last words must not keep the daemon from its end. */
@@ -130,7 +131,8 @@ struct line {
 	uint64_t ready_at; /* when it was */
 	uint64_t retry_at;
 	uint64_t pause;
-	unsigned greeted; /* answers of the greeting so far */
+	unsigned greeted;  /* answers of the greeting so far */
+	char trouble[128]; /* the last; "": none since it was wanted */
 	/* Says what has to be said first, and takes a reply. */
 	void (*greet)(struct line *l);
 	void (*take)(struct line *l, const redisReply *reply, uint64_t now);
@@ -158,7 +160,6 @@ struct redis {
 	uint64_t leave_by;       /* 0: not leaving */
 	unsigned watches;        /* not yet closed by libuv */
 	bool closing;
-	char trouble[128]; /* the last */
 	struct log_limit limits[_SHARED_STATE_N];
 	struct log_limit troubles;
 	struct entropy entropy;
@@ -272,6 +273,11 @@ static void give_up(struct line *l)
 		shared_down(r->shared, clock_now());
 }
 
+static bool works(const struct line *l, uint64_t now)
+{
+	return l->phase == PHASE_READY && now - l->ready_at >= WORKS_AFTER;
+}
+
 static void pause_line(struct line *l, uint64_t now)
 {
 	uint64_t some = 0;
@@ -294,12 +300,14 @@ static void trouble(struct line *l, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	(void)vsnprintf(r->trouble, sizeof(r->trouble), format, args);
+	(void)vsnprintf(l->trouble, sizeof(l->trouble), format, args);
 	va_end(args);
+	if (works(l, now))
+		l->pause = 0;
 	r->counts.failed++;
 	if (log_permit(&r->troubles, &before, now))
 		log_warning("shared: the connection for %s to %s cannot be used: %s%s", l->name,
-			    r->config->redis, log_quote(r->trouble, strlen(r->trouble)).text,
+			    r->config->redis, log_quote(l->trouble, strlen(l->trouble)).text,
 			    log_repeats(before).text);
 	give_up(l);
 	pause_line(l, now);
@@ -387,7 +395,7 @@ static bool log_in(struct line *l)
 	return false;
 }
 
-/* What befell the socket; libuv has one code for all of it. */
+/* What befell the socket; libuv has one code for all of it. 0: nothing that it would tell. */
 static int error_of(const struct line *l)
 {
 	socklen_t size = sizeof(int);
@@ -448,7 +456,9 @@ static void on_event(uv_poll_t *poll, int status, int events)
 	if (!l)
 		return;
 	if (status < 0 && l->phase != PHASE_CONNECTING) {
-		hear_out(l, strerror(error_of(l)));
+		int error = error_of(l);
+
+		hear_out(l, error ? strerror(error) : "it is broken");
 		return;
 	}
 	/* Of one that failed to connect, SO_ERROR tells why. libuv does not watch it any more. */
@@ -678,9 +688,13 @@ static void take_answer(struct line *l, const redisReply *reply, uint64_t now)
 	}
 	for (size_t i = 0; i < n; i++)
 		r->values[i] = value_of(reply->element[i]);
-	if (now - l->ready_at >= WORKS_AFTER)
-		l->pause = 0;
+	if (shared_is_stuck(r->shared, now)) {
+		trouble(l, "no answer in time");
+		return;
+	}
 	shared_answer(r->shared, r->values, n, now);
+	if (shared_is_stuck(r->shared, now))
+		trouble(l, "an answer that is not understood");
 }
 
 static void take_on_calls(struct line *l, const redisReply *reply, uint64_t now)
@@ -743,10 +757,8 @@ static void take_hint(struct line *l, const redisReply *reply, uint64_t now)
 		return;
 	}
 	if (strcmp(reply->element[0]->str, "message") != 0) {
-		if (++l->greeted == 2) {
+		if (++l->greeted == 2)
 			line_ready(l, now);
-			l->pause = 0;
-		}
 		return;
 	}
 	if (reply->element[2]->type != REDIS_REPLY_STRING)
@@ -786,6 +798,7 @@ static void note_state(struct redis *r, uint64_t now)
 {
 	enum shared_state state = shared_state(r->shared, now);
 	_cleanup_(buffer_deinit) struct buffer line = { 0 };
+	const char *trouble = redis_trouble(r, now);
 	bool changed = state != r->state;
 	uint64_t before;
 
@@ -797,14 +810,12 @@ static void note_state(struct redis *r, uint64_t now)
 	if (!may_tell(r, changed, &before, now))
 		return;
 	r->told = state;
-	if (state == SHARED_IN_TOUCH)
-		r->trouble[0] = '\0';
 	buffer_puts(&line, state == SHARED_LOST && r->config->on_lost == ON_LOST_HOLD
 				   ? "shared: out of touch; what is shared waits"
 				   : state_lines[state].sentence);
 	buffer_printf(&line, ": name=%s redis=%s", r->config->shared_name, r->config->redis);
-	if (state == SHARED_LOST && *r->trouble)
-		buffer_printf(&line, " trouble=%s", log_quote(r->trouble, strlen(r->trouble)).text);
+	if (state == SHARED_LOST && *trouble)
+		buffer_printf(&line, " trouble=%s", log_quote(trouble, strlen(trouble)).text);
 	if (!line.failed)
 		log_line(state_lines[state].level, "%s%s", line.data, log_repeats(before).text);
 }
@@ -814,6 +825,7 @@ static uint64_t tend(struct line *l, bool wanted, uint64_t now)
 {
 	if (!wanted) {
 		give_up(l);
+		l->trouble[0] = '\0';
 		return NEVER;
 	}
 	if ((l->phase == PHASE_CONNECTING || l->phase == PHASE_GREETING) && now >= l->deadline) {
@@ -834,7 +846,7 @@ uint64_t redis_turn(struct redis *r, uint64_t now)
 	uint64_t next;
 
 	if (r->calls.phase == PHASE_READY && shared_is_stuck(r->shared, now)) {
-		trouble(&r->calls, "no answer in time, or one that is not understood");
+		trouble(&r->calls, "no answer in time");
 		note_state(r, now);
 		return now;
 	}
@@ -859,6 +871,13 @@ void redis_leave(struct redis *r, uint64_t now)
 bool redis_has_left(const struct redis *r, uint64_t now)
 {
 	return r->leave_by > 0 && (shared_is_silent(r->shared) || now >= r->leave_by);
+}
+
+const char *redis_trouble(const struct redis *r, uint64_t now)
+{
+	if (!works(&r->calls, now) && *r->calls.trouble)
+		return r->calls.trouble;
+	return works(&r->hints, now) ? "" : r->hints.trouble;
 }
 
 const struct redis_counts *redis_counts(const struct redis *r)
@@ -916,6 +935,7 @@ static bool is_same(const char *a, const char *b)
 static void move(struct redis *r)
 {
 	r->is_named = false;
+	r->calls.trouble[0] = r->hints.trouble[0] = '\0';
 	give_up(&r->calls);
 	give_up(&r->hints);
 	r->calls.retry_at = 0;
@@ -975,6 +995,11 @@ void redis_leave(struct redis *r, uint64_t now)
 bool redis_has_left(const struct redis *r, uint64_t now)
 {
 	return true;
+}
+
+const char *redis_trouble(const struct redis *r, uint64_t now)
+{
+	return "";
 }
 
 const struct redis_counts *redis_counts(const struct redis *r)

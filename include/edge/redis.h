@@ -46,6 +46,10 @@ bool redis_has_left(const struct redis *r, uint64_t now);
 
 const struct redis_counts *redis_counts(const struct redis *r);
 
+/* What befell a connection last, in the words of whoever found it out, unless there has been
+ * a better one since; "": nothing. */
+const char *redis_trouble(const struct redis *r, uint64_t now);
+
 /* Closes everything. The object is freed when the loop has run; it is gone for the caller. A
  * name look-up under way holds the loop until it has ended. Accepts NULL. */
 void redis_close(struct redis *r);

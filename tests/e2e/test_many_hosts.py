@@ -353,6 +353,124 @@ def test_what_is_no_engine_does_no_harm(host, greeting):
     assert outcome(writer.reply()) == "sent"
 
 
+class Player:
+    """An engine as far as its greeting goes; what it then says to calls and to those who listen is the test's."""
+
+    def __init__(self, path, answer, hint=b""):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(64)
+        self.answer = answer
+        self.hint = hint
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self.play, args=(client,), daemon=True).start()
+
+    def play(self, client):
+        with contextlib.suppress(OSError, ValueError), client, client.makefile("rb") as stream:
+            while True:
+                words = [stream.read(int(stream.readline()[1:]) + 2)[:-2] for _ in range(int(stream.readline()[1:]))]
+                client.sendall(self.reply(words))
+
+    def reply(self, words):
+        if words[0] == b"EVALSHA":
+            return self.answer if isinstance(self.answer, bytes) else self.answer[words[5].decode()]
+        if words[0] == b"SUBSCRIBE":
+            return b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n" * len(words[1:]) + self.hint
+        return {
+            b"AUTH": b"+OK\r\n",
+            b"INFO": b"$14\r\n\r\nrun_id:abc\r\n\r\n",
+            b"SCRIPT": b"$40\r\n" + b"a" * 40 + b"\r\n",
+        }[words[0]]
+
+    def close(self):
+        self.listener.close()
+
+
+def reply(*values):
+    """As the engine would write it: integers, texts, and bytes as they stand."""
+    texts = {int: lambda n: b":%d\r\n" % n, str: lambda t: b"$%d\r\n%b\r\n" % (len(t), t.encode()), bytes: bytes}
+    return b"*%d\r\n" % len(values) + b"".join(texts[type(value)](value) for value in values)
+
+
+WELL = reply("ok", 1000, 5000, "life", "", "host")
+ALL_WELL = {"hello": WELL, "beat": WELL, "sync": reply("ok", 1000, 5000, 50, 50, 50, 0)}
+ALL_WELL |= {"bye": reply("ok", 1000, 5000), "leave": reply("ok", 1000, 5000)}
+
+NOT_UNDERSTOOD = "an answer that is not understood"
+# What is answered to a call, and what is then told of the connection.
+ANSWERS = {
+    "an error": (b"-LOADING Redis is loading\r\n", "it answers: LOADING Redis is loading"),
+    "nothing": (b"$-1\r\n", "an answer that is none"),
+    "no array": (b"*-1\r\n", "an answer that is none"),
+    "an empty array": (reply(), "an answer that is none"),
+    "a text": (b"+OK\r\n", "an answer that is none"),
+    "a number": (reply(1), NOT_UNDERSTOOD),
+    "an unknown word": (reply("old"), NOT_UNDERSTOOD),
+    "too little": (reply("ok", 1, 2), NOT_UNDERSTOOD),
+    "too much": (reply("ok", 1, 2, "life", "", "", ""), NOT_UNDERSTOOD),
+    "nothings": (reply(*[b"$-1\r\n"] * 6), NOT_UNDERSTOOD),
+    "errors": (reply(*[b"-ERR\r\n"] * 6), NOT_UNDERSTOOD),
+    "a life that is too long": (reply("ok", 1, 2, "x" * 128, "", ""), NOT_UNDERSTOOD),
+    "an array within": (reply("ok", 1, 2, reply(1), "", ""), "receiving: Out of memory"),
+    "the same again": (WELL + WELL, NOT_UNDERSTOOD),
+    "an answer to hello for each": (WELL, NOT_UNDERSTOOD),
+    "no answer": (b"", "no answer in time"),
+}
+
+
+def attempts_are_few(daemon):
+    """However a connection fails, the next one waits: 250 ms at the least when the last ones did, too."""
+    failed = eventually(lambda: (n := daemon.control("status")["shared"]["connections_failed"]) >= 4 and n, "failures")
+    began = time.monotonic()
+    time.sleep(1)
+    more = daemon.control("status")["shared"]["connections_failed"] - failed
+    assert more <= (time.monotonic() - began) / 0.25 + 1, "it tries without a pause"
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_is_no_answer_is_told_and_does_no_harm(host, answer):
+    engine = Engine(host, ENGINES[0])  # not started
+    zego = host.zego(apps={APP: 100, OTHER_APP: 100})
+    said, trouble = ANSWERS[answer]
+    with contextlib.closing(Player(engine.socket, said)):
+        daemon = host.daemon(
+            zego, shared=shared(engine), apps={APP: {}, OTHER_APP: {"shared": "no"}}, queue={"max_age": "60s"}
+        )
+        writer = daemon.connect()
+        writer.send(message(AppId=APP, id=1))
+        attempts_are_few(daemon)
+        assert outcome(writer.ask(message(AppId=OTHER_APP, id=2))) == "sent"
+        assert f'for calls to unix:{engine.socket} cannot be used: "{trouble}"' in daemon.log
+    engine.socket.unlink()
+    engine.start()
+    assert outcome(writer.reply()) == "sent"
+
+
+def test_a_connection_for_hints_that_fails_is_not_made_again_and_again(host, zego):
+    engine = Engine(host, ENGINES[0])  # not started
+    with contextlib.closing(Player(engine.socket, ALL_WELL, hint=b"-ERR no more\r\n")):
+        daemon = host.daemon(zego, shared=shared(engine))
+        attempts_are_few(daemon)
+        assert f'for hints to unix:{engine.socket} cannot be used: "it answers: ERR no more"' in daemon.log
+
+
+def test_a_fault_that_hits_some_calls_only_is_not_met_again_and_again(host, engine, zego):
+    """The answers to hello and beats are good."""
+    engine.ask("SET", f"barraged:app:{APP}", "no hash")
+    daemon = host.daemon(zego, shared=shared(engine), queue={"max_age": "60s"})
+    attempts_are_few(daemon)
+    assert '"it answers: WRONGTYPE' in daemon.log
+    writer = daemon.connect()
+    writer.send(message(id=1))
+    engine.ask("DEL", f"barraged:app:{APP}")
+    assert outcome(writer.reply()) == "sent"
+
+
 def test_a_password_that_is_repeated_is_not_logged(host, zego):
     """As by a server that does not know AUTH; Daemon.finish() looks for it in the log."""
     engine = Engine(host, ENGINES[0])  # not started
