@@ -335,6 +335,28 @@ class Run:
         finally:
             self.daemon.kill()
 
+    def begin_sharing(self, reloads=True):
+        """Another script: a reload begins to share what was this host's own, or a second one where that is refused."""
+        self.daemon.configure(shared=dict.fromkeys(self.shared()))
+        self.leave_stale_socket()
+        self.daemon.launch()
+        try:
+            if self.has_started():
+                writer = self.connect()
+                self.send(writer, self.line("one", id=1))
+                self.rest(writer)
+                if reloads:
+                    self.reload()
+                if self.refused_reload:
+                    assert self.daemon.reload()
+                self.recover()
+                self.stop()
+            else:
+                self.judge_start()
+            self.judge_log()
+        finally:
+            self.daemon.kill()
+
     def suffer(self):
         """Another script: what goes on failing leaves little to hope for."""
         self.leave_stale_socket()
@@ -649,6 +671,21 @@ def test_one_call_fails_with_a_passed_socket(torture, name, error):
         if n <= (2 if name == "fcntl" else 3):  # the third is for a lock, without which it can do
             assert run.effect() == "no start"
             assert "descriptor 3" in run.daemon.log
+
+
+@pytest.mark.skipif(not HAS_ENGINE, reason="there is no engine, or no way to it")
+def test_memory_runs_out_where_a_reload_begins_to_share(torture):
+    """What was made for it by then must not go by a configuration that was refused."""
+    runs = [torture.run(script=lambda run, reloads=reloads: run.begin_sharing(reloads)) for reloads in (False, True)]
+    assert not [fault for _, fault in runs if fault]
+    before, n = (run.calls()["memory"] for run, _ in runs)
+    # It allocates for its end too, so the first few of the reload, which reads a file, are left to the test above.
+    orders = [Order("memory", before + i, errno.ENOMEM) for i in sample("memory", n - before)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda order: torture.run(order, Run.begin_sharing), orders))
+    print(n - before, Counter(run.effect() for run, _ in results))
+    faults = [fault for _, fault in results if fault]
+    assert not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize("name", ("accept4", "memory", "open", "socket"))
