@@ -281,6 +281,17 @@ static void print_shared_states(struct metrics_print *p, const struct metric *m)
 	}
 }
 
+static void print_shared_members(struct metrics_print *p, const struct metric *m)
+{
+	const char *names = shared_members(&p->scheduler->shared);
+	uint64_t n = *names ? 1 : 0;
+
+	for (; *names; names++)
+		n += *names == ' ';
+	sample(p, m, "");
+	value(p, n);
+}
+
 static void print_value_of_app(struct metrics_print *p, const struct metric *m, struct app *app)
 {
 	sample(p, m, metric_suffix(m));
@@ -445,6 +456,9 @@ const struct metric metrics[] = {
 	  OF_APPS(app_share_now) },
 	{ "barraged_shared_state", METRIC_GAUGE, "",
 	  "1 for what this host is to those it shares AppIDs with.", print_shared_states },
+	{ "barraged_shared_members", METRIC_GAUGE, "",
+	  "Hosts for whom a share is kept, as the last beat told, this one among them.",
+	  print_shared_members },
 	{ "barraged_shared_calls", METRIC_COUNTER, "",
 	  "Calls of the script in Redis.", COUNT(shared_calls) },
 	{ "barraged_shared_hints", METRIC_COUNTER, "",

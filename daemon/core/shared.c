@@ -723,6 +723,11 @@ const char *shared_state_name(enum shared_state state)
 	return names[state];
 }
 
+const char *shared_members(const struct shared *s)
+{
+	return is_on(s) && s->members ? s->members : "";
+}
+
 void shared_leave(struct shared *s, uint64_t now)
 {
 	s->leaving = true;

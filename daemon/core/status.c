@@ -134,6 +134,19 @@ static void put_seconds(struct buffer *out, const char *name, int64_t unix_ns)
 	buffer_printf(out, "%s%" PRId64, name, unix_ns / (int64_t)NSEC_PER_SEC);
 }
 
+/* Names with blanks between them, as strings. */
+static void put_names(struct buffer *out, const char *names)
+{
+	const char *separator = "";
+
+	for (size_t n; *names; names += n + (names[n] == ' ')) {
+		n = strcspn(names, " ");
+		buffer_puts(out, separator);
+		buffer_put_json(out, names, n, n);
+		separator = ",";
+	}
+}
+
 static void put_shared(struct buffer *out, const struct scheduler *s, const struct facts *facts,
 		       uint64_t now)
 {
@@ -143,6 +156,9 @@ static void put_shared(struct buffer *out, const struct scheduler *s, const stru
 	put_text(out, ",\"name\":", s->config->shared_name);
 	put_number(out, ",\"hosts\":", s->config->shared_hosts);
 	put_text(out, ",\"on_lost\":", s->config->on_lost == ON_LOST_HOLD ? "hold" : "share");
+	buffer_puts(out, ",\"members\":[");
+	put_names(out, shared_members(&s->shared));
+	put_text(out, "],\"trouble\":", facts->shared_trouble ? facts->shared_trouble : "");
 	put_number(out, ",\"calls\":", facts->shared_calls);
 	put_number(out, ",\"hints\":", facts->shared_hints);
 	put_number(out, ",\"connections_opened\":", facts->shared_opened);

@@ -149,9 +149,24 @@ static void put_upstream(struct buffer *out, const cJSON *s)
 		      print_number(u, "connections_opened"), print_number(u, "credit_us") / 1000);
 }
 
+/* Names, with blanks between them. */
+static void put_names(struct buffer *out, const cJSON *names)
+{
+	const char *separator = "";
+	const cJSON *name;
+
+	cJSON_ArrayForEach(name, names)
+	{
+		buffer_puts(out, separator);
+		print_foreign(out, cJSON_IsString(name) ? name->valuestring : "?");
+		separator = " ";
+	}
+}
+
 static void put_shared(struct buffer *out, const cJSON *s)
 {
 	const cJSON *shared = cJSON_GetObjectItemCaseSensitive(s, "shared");
+	const cJSON *members = cJSON_GetObjectItemCaseSensitive(shared, "members");
 	const char *state = print_shared(s);
 
 	if (!state)
@@ -162,6 +177,14 @@ static void put_shared(struct buffer *out, const cJSON *s)
 	print_foreign(out, print_text(shared, "redis"));
 	buffer_puts(out, ", since ");
 	put_time(out, print_number(shared, "since"));
+	if (cJSON_GetArraySize(members) > 0) {
+		buffer_puts(out, "\nshare kept for ");
+		put_names(out, members);
+	}
+	if (*print_text(shared, "trouble")) {
+		buffer_puts(out, "\nconnection     ");
+		print_foreign(out, print_text(shared, "trouble"));
+	}
 	buffer_puts(out, "\n");
 }
 

@@ -508,6 +508,7 @@ static void gather_facts(const struct daemon *d, struct facts *facts)
 		facts->shared_opened = redis->opened;
 		facts->shared_failed = redis->failed;
 		facts->shared_since = redis->since;
+		facts->shared_trouble = redis_trouble(d->redis, clock_now());
 	}
 }
 

@@ -30,7 +30,8 @@ struct facts {
 	uint64_t shared_hints;
 	uint64_t shared_opened; /* connections */
 	uint64_t shared_failed;
-	int64_t shared_since; /* when the state changed last; Unix time, ns; 0: never */
+	int64_t shared_since;       /* when the state changed last; Unix time, ns; 0: never */
+	const char *shared_trouble; /* that a connection has; NULL: none */
 
 	int64_t clock_skew; /* the server's clock less ours, ns */
 	uint64_t clock_steps;

@@ -153,6 +153,10 @@ void shared_channels(const struct shared *s, char own[SHARED_KEY], char all[SHAR
 enum shared_state shared_state(const struct shared *s, uint64_t now);
 const char *shared_state_name(enum shared_state state);
 
+/* The names of those for whom a share is kept, as the last beat told, this host among them:
+ * those who share when they are cut off, in touch or not. With a blank between each two. */
+const char *shared_members(const struct shared *s);
+
 /* The last words: from now on shared_next() gives the tokens back and says goodbye.
  * Nothing that is shared may be started any more. */
 void shared_leave(struct shared *s, uint64_t now);

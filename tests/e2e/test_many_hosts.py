@@ -154,6 +154,26 @@ def test_a_daemon_joins_sends_and_says_goodbye(host, engine):
     assert entries(engine) == set()
 
 
+def test_an_operator_sees_for_whom_a_share_is_kept(host, engine, zego):
+    daemons = [host.daemon(zego, shared=shared(engine, name)) for name in ("relay-2", "relay-1")]
+    holder = host.daemon(zego, shared=shared(engine, "relay-3", on_lost="hold"))
+    names = ["relay-1", "relay-2"]
+    for daemon in (*daemons, holder):
+        eventually(lambda: daemon.control("status")["shared"]["members"] == names, "both names")
+        assert daemon.metrics()[Sample("barraged_shared_members")] == 2
+        assert "\nshare kept for relay-1 relay-2\n" in daemon.ctl("status").stdout
+    daemons[1].has_been_awaited = True
+    daemons[1].process.kill()
+    assert daemons[0].control("status")["shared"]["members"] == names, "whoever is silent may be there"
+    assert daemons[0].stop() == 0
+    eventually(lambda: holder.control("status")["shared"]["members"] == ["relay-1"], "the goodbye")
+    assert holder.reload(shared={"redis": None})
+    wait_for_state(holder, "off")
+    assert holder.control("status")["shared"]["members"] == []
+    assert holder.metrics()[Sample("barraged_shared_members")] == 0
+    assert "share kept" not in holder.ctl("status").stdout
+
+
 def test_without_a_section_nobody_is_asked(host, zego, engine):
     daemon = host.daemon(zego)
     assert outcome(daemon.connect().ask(message(id=1))) == "sent"
@@ -162,6 +182,8 @@ def test_without_a_section_nobody_is_asked(host, zego, engine):
     assert status["apps"][0]["allotment"] == status["apps"][0]["share"] == 100
     assert "shared" not in daemon.ctl("status").stdout
     assert daemon.metrics()[Sample("barraged_shared_state", (("state", "off"),))] == 1
+    assert status["shared"]["members"] == [] and status["shared"]["trouble"] == ""
+    assert daemon.metrics()[Sample("barraged_shared_members")] == 0
     assert set(engine.calls()) <= {"auth", "ping", "info"}
 
 
@@ -186,11 +208,15 @@ def test_a_wrong_password_is_told_and_a_right_one_taken_by_reload(host, engine, 
     engine.password_file.write_text("wrong\n")
     daemon = host.daemon(zego, shared=shared(engine), queue={"max_age": "60s"})
     daemon.wait_for_log("WRONGPASS")
+    assert daemon.control("status")["shared"]["trouble"].startswith("it answers: WRONGPASS")
+    assert "\nconnection     it answers: WRONGPASS" in daemon.ctl("status").stdout
     writer = daemon.connect()
     writer.send(message(id=1))
     engine.password_file.write_text(right)
     assert daemon.reload()
     assert outcome(writer.reply()) == "sent"
+    eventually(lambda: daemon.control("status")["shared"]["trouble"] == "", "an end of it")
+    assert "\nconnection " not in daemon.ctl("status").stdout
 
 
 def test_a_user_of_the_engine_needs_no_more_than_the_manual_gives_him(host, engine, zego):
