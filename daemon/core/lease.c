@@ -176,6 +176,22 @@ uint64_t lease_want(struct lease *l, uint64_t now)
 	return min_u64(want, app->config->rate);
 }
 
+static uint64_t usable(const struct lease *l)
+{
+	return min_u64(l->held, l->target);
+}
+
+bool lease_has_news(struct lease *l, uint64_t now)
+{
+	uint64_t want = lease_want(l, now);
+
+	if (l->held != l->told_held)
+		return true;
+	/* Who is short stays so; and what is wanted of what is held anyway matters to others
+	 * when they want it, and then we are asked. */
+	return want < l->told_want && want <= usable(l);
+}
+
 uint64_t lease_keeps(struct lease *l, uint64_t now)
 {
 	uint64_t resting = tokens_resting(&app_of(l)->tokens, now);
@@ -205,7 +221,6 @@ static uint64_t returns_at(struct lease *l, uint64_t now)
 uint64_t lease_due(struct lease *l, uint64_t now)
 {
 	uint64_t at;
-	uint64_t want;
 
 	if (list_is_linked(&l->sent.link))
 		return NEVER;
@@ -216,8 +231,7 @@ uint64_t lease_due(struct lease *l, uint64_t now)
 	if (!l->is_known || l->is_unsaid || l->is_asked)
 		return now;
 	at = min_u64(l->again_at, returns_at(l, now));
-	want = lease_want(l, now);
-	if (want > l->told_want && want > min_u64(l->held, l->target))
+	if (l->told_want <= usable(l) && lease_want(l, now) > usable(l)) /* it is short */
 		at = min_u64(at, l->called_at + CALM);
 	return at;
 }

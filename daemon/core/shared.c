@@ -366,13 +366,12 @@ static void ask_changed(struct shared *s, uint64_t now)
 {
 	list_for_each_safe (node, &s->active) {
 		struct lease *l = list_entry(node, struct lease, active);
-		uint64_t want = lease_want(l, now);
 
 		if (l->is_ending)
 			continue;
-		if (want != l->told_want || l->held != l->told_held)
+		if (lease_has_news(l, now))
 			l->is_asked = true;
-		else if (want == 0)
+		else if (lease_want(l, now) == 0)
 			list_unlink(node);
 		plan(s, l, now);
 	}

@@ -80,6 +80,9 @@ uint64_t lease_share_wanted(struct lease *l);
 /* When a call is due; NEVER: not before something happens. */
 uint64_t lease_due(struct lease *l, uint64_t now);
 
+/* Whether others may have use of what the engine was not told of it. */
+bool lease_has_news(struct lease *l, uint64_t now);
+
 /* Whether it should ask when others come or go. */
 bool lease_is_concerned(struct lease *l, uint64_t now);
 
