@@ -142,6 +142,8 @@ uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint
 
 void lease_lapse(struct lease *l)
 {
+	if (l->is_ending) /* it is the host's own, though nobody knows */
+		lease_changed(l);
 	l->target = min_u64(min_u64(l->target, l->held), l->share);
 }
 

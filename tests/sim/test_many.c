@@ -328,6 +328,28 @@ static void test_an_appid_that_is_no_longer_shared_is_the_host_s_own(void **stat
 	end(sim);
 }
 
+/* Nobody can be told, so it takes until the engine's word no longer holds; no message has to
+ * come for it. */
+static void test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once(void **state)
+{
+	struct sim *sim = begin(1, 10, "hold", false);
+
+	sim_run(sim, 5 * SEC);
+	redis_kill(sim->redis);
+	assert_int_equal(sim_reload(hosts[0],
+				    &(struct sim_config){
+					    .app = "rate = 10; burst = 5; shared = no",
+					    .upstream = "timeout = 2s",
+					    .shared = "redis = unix:/redis; hosts = 1; "
+						      "name = h0",
+				    }),
+			 0);
+	for (unsigned i = 0; i < 5; i++)
+		sim_submit(hosts[0], 1, i, CLASS_CHAT, 0, 0);
+	assert_int_equal(arrivals_in(sim, 1100 * MS), 5);
+	end(sim);
+}
+
 static void test_a_small_part_is_not_a_slow_one(void **state)
 {
 	struct sim *sim = begin(8, 100, "share", true);
@@ -379,6 +401,7 @@ int main(void)
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_of_two_by_one_name_the_later_goes_on),
 		cmocka_unit_test(test_an_appid_that_is_no_longer_shared_is_the_host_s_own),
+		cmocka_unit_test(test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once),
 		cmocka_unit_test(test_a_small_part_is_not_a_slow_one),
 		cmocka_unit_test(test_a_backlog_that_is_given_all_leaves_evenly),
 	};
