@@ -285,23 +285,44 @@ static void drain(struct many *m, struct member *member)
 	member->until = m->sim->now + sim_below(m->sim, 2 * SEC);
 }
 
-static void reload(struct many *m, struct member *member)
+/* What all are to agree on in the end; each learns of it by its next start or reload. */
+static void set_app(struct many *m)
+{
+	m->n = rates[sim_below(m->sim, m->is_long ? 6 : ARRAY_SIZE(rates))];
+	(void)snprintf(m->app, sizeof(m->app), "rate = %u; burst = %u; room_rate = 0", m->n,
+		       1 + below(m, 15));
+}
+
+static void put_in_force(struct many *m, struct member *member, unsigned n_apps, bool has_engine,
+			 bool is_shared)
 {
 	char shared[TEXT];
-	struct sim_config c = {
-		.app = m->app,
-		.upstream = member->upstream,
-		.shared = shared,
-		.n_apps = 1 + below(m, m->n_apps),
-	};
+	char app[TEXT + 16];
 
+	(void)snprintf(app, sizeof(app), "%s%s", m->app, is_shared ? "" : "; shared = no");
+	/* The edge keeps the name, for what there is still to say. */
+	(void)snprintf(shared, sizeof(shared), "%sname = %s; hosts = %u; on_lost = %s",
+		       has_engine ? "redis = unix:/redis; " : "", member->name, m->hosts,
+		       any_on_lost(m));
+	(void)sim_reload(member->h, &(struct sim_config){
+					    .app = app,
+					    .upstream = member->upstream,
+					    .shared = shared,
+					    .n_apps = n_apps,
+				    });
+}
+
+static void reload(struct many *m, struct member *member)
+{
 	if (m->sim->now < member->h->stalled_until || member->leaving != STAYS)
 		return;
-	set_upstream(m, member);
-	(void)snprintf(shared, sizeof(shared),
-		       "redis = unix:/redis; hosts = %u; name = %s; on_lost = %s", m->hosts,
-		       member->name, any_on_lost(m));
-	(void)sim_reload(member->h, &c);
+	if (by_chance(m, 0.3))
+		set_app(m);
+	if (by_chance(m, 0.3))
+		m->hosts = 1 + below(m, 10);
+	if (by_chance(m, 0.5))
+		set_upstream(m, member);
+	put_in_force(m, member, 1 + below(m, m->n_apps), by_chance(m, 0.85), by_chance(m, 0.85));
 }
 
 static void write_more(struct many *m, struct member *member)
@@ -642,6 +663,10 @@ static void check_end(struct many *m)
 	}
 	while (sim->now < m->redis->frozen_until && !*sim->failure)
 		pass(m, SEC);
+	for (size_t i = 0; i < m->n_members; i++) {
+		if (m->members[i].h && m->members[i].leaving == STAYS && !*sim->failure)
+			put_in_force(m, &m->members[i], m->n_apps, true, true);
+	}
 	pass(m, 13 * SEC + m->most_timeout);
 	sim_settle(sim);
 	if (*sim->failure)
@@ -682,13 +707,11 @@ static void choose(struct many *m)
 
 	m->is_long = by_chance(m, 0.1);
 	k = 2 + below(m, m->is_long ? 3 : HOSTS - 2);
-	m->n = rates[sim_below(m->sim, m->is_long ? 6 : ARRAY_SIZE(rates))];
 	m->n_apps = 1 + below(m, by_chance(m, 0.2) && !m->is_long ? 6 : 2);
 	m->hosts = by_chance(m, 0.8) ? k : 1 + below(m, 10);
 	m->may_share = x < 0.8;
 	m->may_hold = x > 0.6;
-	(void)snprintf(m->app, sizeof(m->app), "rate = %u; burst = %u; room_rate = 0", m->n,
-		       1 + below(m, 15));
+	set_app(m);
 	if (by_chance(m, 0.2))
 		m->sim->start_failures = by_chance(m, 0.5) ? 0.05 : 0.3;
 	for (unsigned i = 0; i < k; i++)

@@ -394,6 +394,11 @@ static size_t most_counted(struct account *a, const struct air *air, uint64_t no
 	return most;
 }
 
+static bool is_shared(const struct config *c, const struct app_config *a)
+{
+	return a && a->shared && *c->redis;
+}
+
 /* What one host has of a budget that is shared. A token is in its hands while it may be
  * used, and also while what was last sent with it counts. */
 static uint64_t in_hands(struct host *h, uint32_t app_id)
@@ -404,7 +409,7 @@ static uint64_t in_hands(struct host *h, uint32_t app_id)
 	if (h->is_dead)
 		return counted;
 	app = scheduler_app(&h->scheduler, app_id);
-	if (!app || !app->config || !app->lease.shared || !app->config->shared)
+	if (!app || !app->lease.shared || !is_shared(h->config, app->config))
 		return counted;
 	return max_u64(app_allotment(app, h->sim->now), counted);
 }
@@ -532,11 +537,6 @@ static uint64_t arrival_of(struct sim *sim, const struct flight *f, bool spike)
 	 * later than on the nearest network, to which the run may change meanwhile: a second
 	 * after that the host may send again. */
 	return given_up - n->back + sim_below(sim, network_lan.out + n->back);
-}
-
-static bool is_shared(const struct config *c, const struct app_config *a)
-{
-	return a && a->shared && *c->redis;
 }
 
 static int sim_start(struct transport *t, struct request *r, const struct signature *s)
