@@ -402,8 +402,9 @@ static void check_apps(const struct config *c, struct findings *f)
 static void check_shared(const struct config *c, struct findings *f)
 {
 	unsigned line = c->reading.lines[SECTION_SHARED];
+	const struct config_key *hosts = config_key_find(SECTION_SHARED, "hosts");
 
-	if (*c->redis && c->shared_hosts == 0)
+	if (*c->redis && !(c->reading.given & config_key_bit(hosts)))
 		found(f, line, "hosts is missing in this section: how many are meant to share?");
 	if (*c->redis_user && !*c->redis_password_file)
 		found(f, line, "user is given without password_file");
@@ -412,6 +413,11 @@ static void check_shared(const struct config *c, struct findings *f)
 static bool is_everyones(const struct app_config *a)
 {
 	return a->users.n == 0 && a->groups.n == 0;
+}
+
+bool config_shares_nothing(const struct config *c)
+{
+	return c->reading.lines[SECTION_SHARED] > 0 && !*c->redis;
 }
 
 int config_finish(struct config *c, config_report_fn report, void *arg)

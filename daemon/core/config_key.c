@@ -161,7 +161,7 @@ const struct config_key config_keys[] = {
 	{ IN_SHARED(prefix, shared_prefix), KEY_TEXT, 1, 64, "barraged:", "", NULL,
 	  "What the names of all keys and channels there begin with; the same on all hosts that "
 	  "share." },
-	{ IN_SHARED(hosts, shared_hosts), KEY_NUMBER, 0, 1000, "0", "hosts", NULL,
+	{ IN_SHARED(hosts, shared_hosts), KEY_NUMBER, 1, 1000, "1", "hosts", NULL,
 	  "How many hosts are meant to share, the same on all of them; has to be given where redis is." },
 	{ IN_SHARED(on_lost, on_lost), CHOICE(on_losts), "share", "", on_losts,
 	  "What to do while it cannot be reached: go on with this host's share of each AppID, its rate "

@@ -131,6 +131,7 @@ struct line {
 	uint64_t ready_at; /* when it was */
 	uint64_t retry_at;
 	uint64_t pause;
+	bool is_heard;     /* it has answered something */
 	unsigned greeted;  /* answers of the greeting so far */
 	char trouble[128]; /* the last; "": none since it was wanted */
 	/* Says what has to be said first, and takes a reply. */
@@ -149,6 +150,7 @@ struct redis {
 	struct line hints;
 	redisReplyObjectFunctions making; /* of replies, by the reader */
 	void *(*make_array)(const redisReadTask *task, n_elements n); /* hiredis' own */
+	bool has_refused;                                             /* the last array */
 	char sha[SHA_LEN + 1];                                        /* the script's name */
 	char run_id[64];
 	char own[SHARED_KEY]; /* channels */
@@ -210,14 +212,20 @@ static bool parse_address(struct address *out, const char *text)
 int redis_check(const char *text, struct config_error *why)
 {
 	const char *path = unix_path(text);
+	const char *port = strrchr(text, ':');
 	struct address address;
 	char quoted[CONFIG_QUOTED];
+	uint64_t n;
 
 	if (!*text || parse_address(&address, text))
 		return 0;
 	if (path)
 		return config_refuse(why, "redis: the path has %zu bytes, and may have %zu",
 				     strlen(path), PATH_MOST);
+	if (strncmp(text, "tcp:", 4) == 0 && port > text + 4 && port[1] >= '0' && port[1] <= '9' &&
+	    (!parse_u64(port + 1, strlen(port + 1), 65535, &n) || n == 0))
+		return config_refuse(why, "redis: \"%s\" is no port (1 to 65535)",
+				     config_quoted(quoted, port + 1));
 	return config_refuse(why,
 			     "redis: \"%s\" is neither unix:/absolute/path nor tcp:host:port (such "
 			     "as tcp:10.0.0.7:6379 or tcp:[fd00::7]:6379)",
@@ -416,6 +424,7 @@ static void on_connected(struct line *l)
 		return;
 	}
 	l->phase = PHASE_GREETING;
+	l->is_heard = false;
 	l->greeted = 0;
 	l->redis->counts.opened++;
 	if (l->redis->config->redis_password && !log_in(l))
@@ -435,8 +444,12 @@ static void receive(struct line *l, uint64_t now)
 	while (l->context) {
 		void *reply = NULL;
 
+		l->redis->has_refused = false;
 		if (redisGetReplyFromReader(l->context, &reply) != REDIS_OK) {
-			line_failed(l, "receiving");
+			if (l->redis->has_refused) /* "Out of memory" */
+				trouble(l, "an array that is too long, or within another");
+			else
+				line_failed(l, "what it sends is no reply");
 			return;
 		}
 		if (!reply)
@@ -510,9 +523,10 @@ static void keep_alive(int fd)
 
 static void *create_array(const redisReadTask *task, n_elements n)
 {
-	const struct redis *r = task->privdata;
+	struct redis *r = task->privdata;
 
-	return n > ELEMENTS_MOST || task->parent ? NULL : r->make_array(task, n);
+	r->has_refused = n > ELEMENTS_MOST || task->parent;
+	return r->has_refused ? NULL : r->make_array(task, n);
 }
 
 static void bound_replies(struct redis *r, redisReader *reader)
@@ -582,11 +596,14 @@ static void connect_line(struct line *l, uint64_t now)
 /* An answer to what was said first. Returns whether it is one to go on with. */
 static bool is_welcome(struct line *l, const redisReply *reply)
 {
-	bool echoes = l->phase == PHASE_GREETING && l->redis->config->redis_password;
+	const char *password = l->redis->config->redis_password;
+	bool echoes = !l->is_heard && password;
 
+	l->is_heard = true;
 	if (reply->type != REDIS_REPLY_ERROR)
 		return true;
-	/* A server that does not know AUTH repeats what came with it. */
+	/* A server that does not know AUTH repeats what came with it, or some of it. */
+	echoes |= password && strstr(reply->str, password);
 	trouble(l, "it answers: %.*s", echoes ? (int)strcspn(reply->str, " ") : INT_MAX,
 		reply->str);
 	return false;

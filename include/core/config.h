@@ -177,6 +177,9 @@ typedef void (*config_report_fn)(void *arg, unsigned line, const char *text);
  * once, after the last config_set(). Returns 0 or CONFIG_E_INVALID. */
 int config_finish(struct config *c, config_report_fn report, void *arg);
 
+/* Whether there is a [shared] that does not say by what. */
+bool config_shares_nothing(const struct config *c);
+
 /* The AppID's section, or NULL. */
 const struct app_config *config_app(const struct config *c, uint32_t app_id);
 

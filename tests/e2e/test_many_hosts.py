@@ -235,6 +235,31 @@ def test_a_user_of_the_engine_needs_no_more_than_the_manual_gives_him(host, engi
     assert "NOPERM" not in daemon.log + other.log
 
 
+@pytest.mark.parametrize(
+    "right, trouble",
+    (
+        ("-info", "calls|NOPERM this user has no permissions to run the 'info' command"),
+        ("-script|load", "calls|NOPERM this user has no permissions to run the 'script"),
+        ("-evalsha", "calls|NOPERM this user has no permissions to run the 'evalsha' command"),
+        ("-hset", "calls|ERR The user executing the script can't run this command"),
+        ("resetkeys", "calls|NOPERM this user has no permissions to access one of the keys"),
+        ("-subscribe", "hints|NOPERM this user has no permissions to run the 'subscribe' command"),
+    ),
+)
+def test_a_right_that_is_missing_is_told(host, engine, zego, right, trouble):
+    """In the words of Redis, for whoever has the line in docs/MANY-HOSTS.md in front of him."""
+    rule = next(line for line in MANY_HOSTS.splitlines() if line.startswith("user barraged on "))
+    engine.ask("ACL", "SETUSER", *rule.replace(">PASSWORD", f">{engine.password}").split()[1:])
+    engine.ask("ACL", "SETUSER", "barraged", right)
+    daemon = host.daemon(zego, shared=shared(engine, user="barraged"))
+    line, words = trouble.split("|", 1)
+    daemon.wait_for_log(f'for {line} to {engine.url} cannot be used: "it answers: {words}')
+    eventually(lambda: words in daemon.ctl("status").stdout, "it in the status")
+    engine.ask("ACL", "SETUSER", *rule.replace(">PASSWORD", f">{engine.password}").split()[1:])
+    wait_for_state(daemon, "in_touch")
+    eventually(lambda: daemon.control("status")["shared"]["trouble"] == "", "an end of it")
+
+
 @pytest.mark.parametrize("harm", (("SCRIPT", "FLUSH"), ("FLUSHALL",), ("CLIENT", "KILL", "TYPE", "normal")))
 def test_the_engine_forgets_and_is_told_again(host, engine, zego, harm):
     daemon = host.daemon(zego, shared=shared(engine, hosts=1))
@@ -296,6 +321,13 @@ def test_sharing_ends_although_nobody_can_be_told(host, engine, zego):
     assert daemon.reload(shared=shared(engine))
     wait_for_state(daemon, "in_touch")
     assert outcome(daemon.connect().ask(message(id=2, ttl_ms=60_000))) == "sent"
+
+
+def test_a_section_that_shares_nothing_is_told(host, zego):
+    sentence = "[shared] has no redis: every AppID's budget is this host's alone"
+    daemon = host.daemon(zego, shared={"hosts": 2})
+    assert f"warning: {sentence}" in daemon.log
+    assert daemon.control("reload")["warnings"] == [sentence]
 
 
 def test_an_appid_with_less_than_a_message_for_each_host_is_told(host, engine, zego):
@@ -442,7 +474,7 @@ ANSWERS = {
     "nothings": (reply(*[b"$-1\r\n"] * 6), NOT_UNDERSTOOD),
     "errors": (reply(*[b"-ERR\r\n"] * 6), NOT_UNDERSTOOD),
     "a life that is too long": (reply("ok", 1, 2, "x" * 128, "", ""), NOT_UNDERSTOOD),
-    "an array within": (reply("ok", 1, 2, reply(1), "", ""), "receiving: Out of memory"),
+    "an array within": (reply("ok", 1, 2, reply(1), "", ""), "an array that is too long, or within another"),
     "the same again": (WELL + WELL, NOT_UNDERSTOOD),
     "an answer to hello for each": (WELL, NOT_UNDERSTOOD),
     "no answer": (b"", "no answer in time"),

@@ -130,7 +130,7 @@ static void test_defaults_are_those_of_the_manual(void **state)
 	assert_string_equal(c->redis_password_file, "");
 	assert_null(c->redis_password);
 	assert_string_equal(c->shared_prefix, "barraged:");
-	assert_int_equal(c->shared_hosts, 0);
+	assert_int_equal(c->shared_hosts, 1);
 	assert_int_equal(c->on_lost, ON_LOST_SHARE);
 	assert_string_equal(c->shared_name, "");
 	config_free(c);
@@ -316,7 +316,8 @@ static const struct {
 	{ "upstream", "retries", "11", "retries: 11 is out of range (0 to 10)" },
 	{ "upstream", "probe_interval", "99ms", "probe_interval: 99ms is out of range (100ms to 1h)" },
 	{ "upstream", "http_version", "3", "http_version: \"3\" is not one of 1.1, 2" },
-	{ "shared", "hosts", "1001", "hosts: 1001 is out of range (0 to 1000)" },
+	{ "shared", "hosts", "0", "hosts: 0 is out of range (1 to 1000)" },
+	{ "shared", "hosts", "1001", "hosts: 1001 is out of range (1 to 1000)" },
 	{ "shared", "on_lost", "stop", "on_lost: \"stop\" is not one of share, hold" },
 	{ "shared", "prefix", "", "prefix: must not be empty" },
 	{ "shared", "name", A64 "a", "name: 65 bytes are too many (at most 64)" },
@@ -405,6 +406,8 @@ static void test_finishing_finds_what_concerns_several_keys(void **state)
 	assert_refused("[daemon]\ncontrol_socket =\n" APP SECRET, "");
 	assert_refused(APP SECRET "[shared]\nredis = unix:/r\n",
 		       "3: hosts is missing in this section: how many are meant to share?\n");
+	assert_refused(APP SECRET "[shared]\nredis = unix:/r\nhosts = 0\n",
+		       "5: hosts: 0 is out of range (1 to 1000)\n");
 	assert_refused(APP SECRET "[shared]\nredis = unix:/r\nhosts = 2\nuser = u\n",
 		       "3: user is given without password_file\n");
 	assert_refused(APP SECRET "[shared]\nredis = unix:/r\nhosts = 2\n", "");
