@@ -17,10 +17,11 @@ local LEASE = 1000   -- shared.c's: without an answer for so long a host no long
 local DELAY = 10     -- what milliseconds and clocks of different speed may differ by in a lease
 local SILENT = 1200  -- after an answer that a host has confirmed: not heard for so long, it will want its share
 local WAIT = 2000    -- how long an engine without memory waits for somebody who has one
-local HEARD = 1300   -- what was said so long ago, all who are in touch know or have been silent since
-local KNOWN = 2500   -- likewise for a name, which beats alone tell
+local HEARD = 1300   -- more than SILENT: what was said so long ago, all who are not silent have heard
+local KNOWN = 2500   -- more than two LEASE: likewise for a name, which beats alone tell, and all who are in touch
 local LATE = 1200000 -- nothing arrives from a process that ended so long ago: longer than TCP tries
-local TURN = 2500    -- what cannot be divided goes round so often: each time a token is missing for a moment
+local ROUND = 10000  -- what cannot be divided goes round in so long: each time a token is missing for a moment
+local LONG_ROUND, ENOUGH = 30000, 10 -- and in so long, when it is less than a tenth of what each has anyway
 
 local op, name, incarnation, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local sequence, heard, settle, share = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -351,10 +352,10 @@ local function count_of(h, e, what, per_host)
 end
 
 -- Gives each of @names as much of @most as it wants, and nobody more than others want and do not get. Those who want
--- more than that take turns at what is left of the division. Returns what each gets, how many want more, and what is
--- left over. While the sum is over, turns would let two have the same.
+-- more than that take turns at what is left of the division. Returns what each gets, what is left over, and when who
+-- is to ask again. While the sum is over, turns would let two have the same.
 local function divide(most, names, wants, is_over)
-  local gets, hungry = {}, {}
+  local gets, hungry, asks = {}, {}, {}
   local by_want = { unpack(names) }
   table.sort(by_want, function(a, b)
     if wants[a] ~= wants[b] then return wants[a] < wants[b] end
@@ -367,17 +368,24 @@ local function divide(most, names, wants, is_over)
     gets[j] = level or wants[j]
     most = most - gets[j]
   end
+  if not level or is_over or most == 0 then return gets, level and 0 or most, asks end
   for _, j in ipairs(names) do
     if gets[j] < wants[j] then hungry[#hungry + 1] = j end
   end
-  if #hungry > 0 then
-    local first = (math.floor(now / TURN) * most) % #hungry
-    for i = 0, (is_over and 0 or most) - 1 do
-      local j = hungry[(first + i) % #hungry + 1]
+  -- At the end of each turn one of them hands on to one other, so that few tokens are missing at a time. He asks when
+  -- his turn is over; who gets it is told, and asks only if that was long ago.
+  local turn = math.floor((level < ENOUGH and ROUND or LONG_ROUND) / #hungry)
+  local first = math.floor(now / turn)
+  for i = 0, #hungry - 1 do
+    local j = hungry[(first + i) % #hungry + 1]
+    if i < most then
       gets[j] = gets[j] + 1
+      asks[j] = (first + i + 1) * turn
+    else
+      asks[j] = (first + i - most + 1) * turn + LEASE
     end
   end
-  return gets, #hungry, #hungry > 0 and most or 0, #hungry > 0 and 0 or most
+  return gets, 0, asks
 end
 
 local function sync()
@@ -451,7 +459,7 @@ local function sync()
     -- what they have, not by what they want, so that nobody is told to keep what another is told to keep as well.
     for _, j in ipairs(alive) do wants[j] = entries[j].held end
   end
-  local gets, hungry, in_turns, left = divide(to_divide, alive, wants, is_over)
+  local gets, left, asks = divide(to_divide, alive, wants, is_over)
   local extra = math.floor(left / #alive)
 
   local grant = math.max(0, math.min(gets[name] + extra, n - others) - d)
@@ -492,7 +500,7 @@ local function sync()
   end
   put_entry(name)
 
-  if in_turns > 0 and hungry > 1 then soon((math.floor(now / TURN) + 1) * TURN) end
+  if asks[name] then soon(asks[name]) end
   local noted = raw['!' .. name]
   if noted then
     noted = (' ' .. noted .. ' '):gsub(' ' .. app_id .. ' ', ' '):match('^%s*(.-)%s*$')

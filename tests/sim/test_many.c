@@ -111,6 +111,25 @@ static void test_all_of_n_is_used_and_each_has_its_part(void **state)
 	}
 }
 
+/* Who has what cannot be divided when all begin is a matter of chance, and does not stay so. */
+static void test_what_cannot_be_divided_goes_round(void **state)
+{
+	for (unsigned rate = 5; rate <= 40; rate++) {
+		struct sim *sim = begin(3, 10, "share", false);
+
+		sim_run(sim, 3 * SEC);
+		for (unsigned i = 0; i < 3; i++)
+			sim_write(sim, &(struct writer){ .host = hosts[i],
+							 .app_id = 1,
+							 .rooms = 30,
+							 .rate = rate });
+		sim_run(sim, 10 * SEC);
+		for (unsigned t = 0; t < 3; t++)
+			check_parts(sim, 3, 10);
+		end(sim);
+	}
+}
+
 static void test_what_an_idle_host_does_not_use_others_do(void **state)
 {
 	struct sim *sim = begin(4, 100, "share", false);
@@ -389,6 +408,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_of_n_is_used_and_each_has_its_part),
+		cmocka_unit_test(test_what_cannot_be_divided_goes_round),
 		cmocka_unit_test(test_what_an_idle_host_does_not_use_others_do),
 		cmocka_unit_test(test_a_lone_message_hardly_waits),
 		cmocka_unit_test(test_without_the_engine_each_goes_on_with_its_share),
