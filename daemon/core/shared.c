@@ -8,17 +8,21 @@
  * sending the engine knew all that this host may use. Its answer is good for LEASE from when
  * the call was sent, and the next call repeats the engine's time of it, so that the engine
  * knows what we have heard: a host that is not heard, or that does not hear, is silent to it
- * after SILENT (shared.lua) and has its share kept from then on. The share may be used in
- * full (lease_grow()) only when all others have had the time to notice and to give back what
- * they held of it:
+ * after SILENT (shared.lua), which is two RENEW and what calls may be late, and has its share
+ * kept from then on. The share may be used in full (lease_grow()) only when all others have
+ * had the time to notice and to give back what they held of it:
  *
  *     answered        LEASE after the call was sent, at most
- *     silent          SILENT after that, 1.2 LEASE
+ *     silent          SILENT after that, 1.5 LEASE
  *     noticed         a beat, its answer and the call that it leads to: LEASE each, at most,
  *                     or that host is itself out of touch and uses no more than its share
  *     given back      the longest attempt and a window: everybody's greatest `settle`
  *
- * which is 5.2 LEASE and that; the rest is for clocks that are set back by the engine.
+ * which is 5.5 LEASE and that; the rest is for clocks that are set back by the engine.
+ *
+ * A beat is sent at most LEASE after the one before, when BEAT is over and that one answered.
+ * So who is in touch, by a call sent LEASE ago or less, has heard from a beat before it what
+ * was so two LEASE ago (KNOWN in shared.lua).
  */
 #include "core/shared.h"
 
@@ -32,9 +36,14 @@
 #include "core/scheduler.h"
 
 #define LEASE     NSEC_PER_SEC
-#define BEAT      (300 * NSEC_PER_MSEC)
 #define GROW      (8 * LEASE)
 #define TAKEN_TRY (5 * NSEC_PER_SEC)
+
+/* When the last whole call was sent so long ago there is another, a beat if nothing else is
+ * to be said: what is then left of LEASE is for its answer. And a beat there is after BEAT,
+ * whatever else was said: it alone tells who there is, and what is noted. */
+#define RENEW (600 * NSEC_PER_MSEC)
+#define BEAT  (800 * NSEC_PER_MSEC)
 
 /* After an attempt has been given up, for what libcurl and a busy loop may add to it, and
  * for the window that its token then rests. */
@@ -338,6 +347,8 @@ static void begin_call(struct shared *s, struct shared_call *c, struct shared_se
 	put(c, "%s", *s->life ? s->life : "-");
 	sent->at = now;
 	sent->is_whole = s->n_unsaid == 0;
+	if (sent->is_whole)
+		s->beat_at = min_u64(now + RENEW, s->beaten_at + BEAT);
 	list_push_back(&s->sent, &sent->link);
 	s->n_sent++;
 }
@@ -351,8 +362,9 @@ static void call_host(struct shared *s, struct shared_call *c, enum shared_op op
 	};
 
 	s->call.op = op;
+	s->beaten_at = now;
+	s->beat_at = now + RENEW;
 	begin_call(s, c, &s->call.sent, 0, names[op], now);
-	s->beat_at = now + BEAT;
 	if (op != SHARED_HELLO)
 		return;
 	s->hello_at = NEVER;

@@ -15,9 +15,9 @@
 
 local LEASE = 1000   -- shared.c's: without an answer for so long a host no longer relies on what it holds
 local DELAY = 10     -- what milliseconds and clocks of different speed may differ by in a lease
-local SILENT = 1200  -- after an answer that a host has confirmed: not heard for so long, it will want its share
+local SILENT = 1500  -- after an answer that a host has confirmed: not heard for so long, it will want its share
 local WAIT = 2000    -- how long an engine without memory waits for somebody who has one
-local HEARD = 1300   -- more than SILENT: what was said so long ago, all who are not silent have heard
+local HEARD = 1600   -- more than SILENT: what was said so long ago, all who are not silent have heard
 local KNOWN = 2500   -- more than two LEASE: likewise for a name, which beats alone tell, and all who are in touch
 local LATE = 1200000 -- nothing arrives from a process that ended so long ago: longer than TCP tries
 local ROUND = 10000  -- what cannot be divided goes round in so long: each time a token is missing for a moment

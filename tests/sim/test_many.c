@@ -16,8 +16,8 @@
 static struct host *hosts[SIM_HOSTS];
 static char app_keys[64];
 
-/* A world of @k hosts, each of which always has a message waiting. */
-static struct sim *begin(unsigned k, unsigned n, const char *on_lost, bool writing)
+/* A world of @k hosts. */
+static struct sim *begin_many(unsigned k, unsigned n, unsigned apps, const char *on_lost)
 {
 	struct sim *sim = sim_new(1, &network_wan, LIMITER_NONE);
 
@@ -32,13 +32,21 @@ static struct sim *begin(unsigned k, unsigned n, const char *on_lost, bool writi
 							       .app = app_keys,
 							       .upstream = "timeout = 2s",
 							       .hosts = k,
+							       .n_apps = apps,
 							       .way = ENGINE_WAY });
-		if (writing)
-			sim_write(sim, &(struct writer){ .host = hosts[i],
-							 .app_id = 1,
-							 .rooms = 30,
-							 .rate = 1.5 * n });
 	}
+	return sim;
+}
+
+/* One AppID; @writing: each host always has a message waiting. */
+static struct sim *begin(unsigned k, unsigned n, const char *on_lost, bool writing)
+{
+	struct sim *sim = begin_many(k, n, 1, on_lost);
+
+	for (unsigned i = 0; writing && i < k; i++)
+		sim_write(sim,
+			  &(struct writer){
+				  .host = hosts[i], .app_id = 1, .rooms = 30, .rate = 1.5 * n });
 	return sim;
 }
 
@@ -100,15 +108,53 @@ static void test_all_of_n_is_used_and_each_has_its_part(void **state)
 			print_message("%u hosts, N = %u: %.2f %% used, %.2f calls a message\n",
 				      ks[i], ns[j], used * 100, per_message);
 			assert_true(used > 0.97);
-			/* A beat is one of three a second; the fewer messages, the more of
-			 * them fall to one. */
-			assert_true(per_message < (ns[j] < 100 ? 5 : 2));
+			assert_true(per_message < 1.7);
 			for (unsigned t = 0; t < 6; t++)
 				check_parts(sim, ks[i], ns[j]);
 			assert_true(sim_account(sim, 1)->most <= ns[j]);
 			end(sim);
 		}
 	}
+}
+
+/* Calls for each message, while @apps AppIDs have so many a second on each host. */
+static double calls_a_message(unsigned k, unsigned n, unsigned apps, double rate)
+{
+	struct sim *sim = begin_many(k, n, apps, "share");
+	uint64_t calls;
+	uint64_t sent = 0;
+
+	sim_run(sim, 5 * SEC);
+	for (unsigned i = 0; i < k; i++) {
+		for (unsigned id = 1; id <= apps; id++)
+			sim_write(sim, &(struct writer){ .host = hosts[i],
+							 .app_id = id,
+							 .rooms = 30,
+							 .rate = rate });
+	}
+	sim_run(sim, 10 * SEC);
+	for (unsigned id = 1; id <= apps; id++)
+		sent -= sim_account(sim, id)->arrivals;
+	calls = sim->redis->calls;
+	sim_run(sim, 30 * SEC);
+	for (unsigned id = 1; id <= apps; id++)
+		sent += sim_account(sim, id)->arrivals;
+	calls = sim->redis->calls - calls;
+	end(sim);
+	print_message("%u hosts, %u AppIDs of N = %u, %.2f a second each: %.2f calls a message\n",
+		      k, apps, n, rate, (double)calls / (double)sent);
+	return (double)calls / (double)sent;
+}
+
+static void test_a_message_costs_less_than_two_calls(void **state)
+{
+	/* More than may be sent, by so much that it sometimes is not. */
+	assert_true(calls_a_message(8, 10, 1, 2.5) < 1.8);
+	assert_true(calls_a_message(4, 10, 1, 3.75) < 1.8);
+	assert_true(calls_a_message(4, 100, 1, 37.5) < 0.2);
+	/* A little for many. */
+	assert_true(calls_a_message(4, 10, 50, 1) < 1.7);
+	assert_true(calls_a_message(4, 10, 50, 2) < 1.7);
 }
 
 /* Who has what cannot be divided when all begin is a matter of chance, and does not stay so. */
@@ -408,6 +454,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_of_n_is_used_and_each_has_its_part),
+		cmocka_unit_test(test_a_message_costs_less_than_two_calls),
 		cmocka_unit_test(test_what_cannot_be_divided_goes_round),
 		cmocka_unit_test(test_what_an_idle_host_does_not_use_others_do),
 		cmocka_unit_test(test_a_lone_message_hardly_waits),
