@@ -450,6 +450,113 @@ static void test_a_backlog_that_is_given_all_leaves_evenly(void **state)
 	end(sim);
 }
 
+/* Two hosts, of which the first has all of N, at home. */
+static struct sim *begin_with_one_rich(const char *on_lost)
+{
+	struct sim *sim = begin(2, 100, on_lost, false);
+
+	sim_run(sim, 5 * SEC);
+	sim_write(sim, &(struct writer){ .host = hosts[0],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 400,
+					 .for_ns = 10 * SEC });
+	sim_run(sim, 20 * SEC);
+	return sim;
+}
+
+static void submit_many(struct host *h, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		sim_submit(h, 1, i % 30, CLASS_CHAT, 60000, 0);
+}
+
+static void test_nobody_gives_back_what_nobody_needs(void **state)
+{
+	struct sim *sim = begin_with_one_rich("share");
+
+	assert_int_equal(allotment(hosts[0]), 100);
+	sim_run(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	end(sim);
+}
+
+static void test_who_needs_more_asks_at_once(void **state)
+{
+	for (unsigned phase = 0; phase < 10; phase++) {
+		struct sim *sim = begin_with_one_rich("share");
+		uint64_t began;
+
+		sim_run(sim, phase * 30 * MS);
+		began = sim->now;
+		submit_many(hosts[1], 60);
+		while (allotment(hosts[1]) < 60 && sim->now < began + SEC)
+			sim_run(sim, MS);
+		assert_in_range(sim->now - began, 0, 25 * MS);
+		end(sim);
+	}
+}
+
+static void test_who_is_given_much_does_not_send_it_all_at_once(void **state)
+{
+	struct sim *sim = begin_with_one_rich("hold");
+	submit_many(hosts[1], 100);
+	sim_run(sim, 50 * MS);
+	assert_true(allotment(hosts[1]) > 90);
+	sim_run(sim, 50 * MS);
+	/* Ten are due by then, ten are a burst, and four of what was gained may begin. */
+	assert_in_range(hosts[1]->in_flight, 5, 26);
+	end(sim);
+}
+
+static void test_a_share_grows_though_nothing_happens(void **state)
+{
+	struct sim *sim = begin_with_one_rich("share");
+	uint64_t before;
+
+	redis_kill(sim->redis);
+	sim_run(sim, SEC);
+	before = hosts[1]->seen[1].arrivals;
+	submit_many(hosts[1], 40);
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(hosts[1]->seen[1].arrivals, before);
+	/* Eight seconds and the longest timeout and two. */
+	sim_run(sim, 9 * SEC + 200 * MS);
+	assert_int_equal(allotment(hosts[1]), 50);
+	end(sim);
+}
+
+/* When somebody's share must be free, each keeps of what it has, and nobody what another is
+ * told to keep as well, whatever they want meanwhile. */
+static void test_what_must_be_free_is_given_by_what_each_has(void **state)
+{
+	for (unsigned at = 0; at < 30; at++) {
+		struct sim *sim = begin(4, 100, "share", false);
+		bool are_told = false;
+
+		sim_run(sim, 5 * SEC);
+		/* Both have half; one will have nothing to send for a while. */
+		for (unsigned i = 0; i < 2; i++)
+			sim_write(sim, &(struct writer){ .host = hosts[i],
+							 .app_id = 1,
+							 .rooms = 30,
+							 .rate = 200,
+							 .for_ns = (i ? 10 : 60) * SEC });
+		sim_run(sim, 15 * SEC);
+		hosts[2]->link->cut_until = hosts[3]->link->cut_until = sim->now + 60 * SEC;
+		sim_run(sim, 900 * MS + at * 30 * MS);
+		submit_many(hosts[1], 60);
+		for (unsigned ms = 0; ms < 3000; ms += 10) {
+			sim_run(sim, 10 * MS);
+			are_told |= allotment(hosts[0]) < 50 && allotment(hosts[1]) < 50;
+			if (are_told)
+				assert_in_range(allotment(hosts[0]) + allotment(hosts[1]), 0, 50);
+		}
+		assert_true(are_told);
+		end(sim);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -471,6 +578,11 @@ int main(void)
 		cmocka_unit_test(test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once),
 		cmocka_unit_test(test_a_small_part_is_not_a_slow_one),
 		cmocka_unit_test(test_a_backlog_that_is_given_all_leaves_evenly),
+		cmocka_unit_test(test_nobody_gives_back_what_nobody_needs),
+		cmocka_unit_test(test_who_needs_more_asks_at_once),
+		cmocka_unit_test(test_who_is_given_much_does_not_send_it_all_at_once),
+		cmocka_unit_test(test_a_share_grows_though_nothing_happens),
+		cmocka_unit_test(test_what_must_be_free_is_given_by_what_each_has),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
