@@ -411,15 +411,21 @@ def test_what_is_no_engine_does_no_harm(host, greeting):
     assert outcome(writer.reply()) == "sent"
 
 
+def bulk(text):
+    return b"$%d\r\n%b\r\n" % (len(text), text.encode())
+
+
 class Player:
     """An engine as far as its greeting goes; what it then says to calls and to those who listen is the test's."""
 
-    def __init__(self, path, answer, hint=b""):
+    def __init__(self, path, answer, hint=b"", **greeting):
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(64)
         self.answer = answer
         self.hint = hint
+        usual = {"AUTH": b"+OK\r\n", "INFO": bulk("# Server\r\nrun_id:abc\r\n"), "SCRIPT": bulk("a" * 40)}
+        self.greeting = usual | greeting
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -439,11 +445,7 @@ class Player:
             return self.answer if isinstance(self.answer, bytes) else self.answer[words[5].decode()]
         if words[0] == b"SUBSCRIBE":
             return b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n" * len(words[1:]) + self.hint
-        return {
-            b"AUTH": b"+OK\r\n",
-            b"INFO": b"$14\r\n\r\nrun_id:abc\r\n\r\n",
-            b"SCRIPT": b"$40\r\n" + b"a" * 40 + b"\r\n",
-        }[words[0]]
+        return self.greeting[words[0].decode()]
 
     def close(self):
         self.listener.close()
@@ -451,7 +453,7 @@ class Player:
 
 def reply(*values):
     """As the engine would write it: integers, texts, and bytes as they stand."""
-    texts = {int: lambda n: b":%d\r\n" % n, str: lambda t: b"$%d\r\n%b\r\n" % (len(t), t.encode()), bytes: bytes}
+    texts = {int: lambda n: b":%d\r\n" % n, str: bulk, bytes: bytes}
     return b"*%d\r\n" % len(values) + b"".join(texts[type(value)](value) for value in values)
 
 
@@ -509,12 +511,70 @@ def test_what_is_no_answer_is_told_and_does_no_harm(host, answer):
     assert outcome(writer.reply()) == "sent"
 
 
-def test_a_connection_for_hints_that_fails_is_not_made_again_and_again(host, zego):
+@pytest.mark.parametrize(
+    "greeting, trouble",
+    (
+        ({"INFO": b"-LOADING Redis is loading\r\n"}, "it answers: LOADING Redis is loading"),
+        ({"INFO": bulk("# Server\r\n")}, "it does not tell its run_id"),
+        ({"INFO": bulk("# Server\r\nrun_id:\r\n")}, "it does not tell its run_id"),
+        ({"INFO": bulk("# Server\r\nrun_id:" + "x" * 64)}, "it does not tell its run_id"),
+        ({"INFO": b":5\r\n"}, "it does not tell its run_id"),
+        ({"SCRIPT": bulk("a" * 39)}, "it does not tell the script's name"),
+        ({"SCRIPT": b":5\r\n"}, "it does not tell the script's name"),
+        ({"SCRIPT": b""}, "it does not answer"),
+    ),
+    ids=str,
+)
+def test_a_greeting_that_is_none_is_told(host, zego, greeting, trouble):
     engine = Engine(host, ENGINES[0])  # not started
-    with contextlib.closing(Player(engine.socket, ALL_WELL, hint=b"-ERR no more\r\n")):
+    with contextlib.closing(Player(engine.socket, ALL_WELL, **greeting)):
         daemon = host.daemon(zego, shared=shared(engine))
         attempts_are_few(daemon)
-        assert f'for hints to unix:{engine.socket} cannot be used: "it answers: ERR no more"' in daemon.log
+        assert f'for calls to unix:{engine.socket} cannot be used: "{trouble}"' in daemon.log
+        assert state(daemon) == "joining"
+
+
+@pytest.mark.parametrize(
+    "hint, trouble",
+    (
+        (b"-ERR no more\r\n", "it answers: ERR no more"),
+        (reply("message", "x"), "a message that is none"),
+        (reply(1, "x", "*"), "a message that is none"),
+    ),
+)
+def test_a_connection_for_hints_that_fails_is_not_made_again_and_again(host, zego, hint, trouble):
+    engine = Engine(host, ENGINES[0])  # not started
+    with contextlib.closing(Player(engine.socket, ALL_WELL, hint=hint)):
+        daemon = host.daemon(zego, shared=shared(engine))
+        attempts_are_few(daemon)
+        assert f'for hints to unix:{engine.socket} cannot be used: "{trouble}"' in daemon.log
+        assert state(daemon) == "in_touch"
+
+
+def test_hints_without_a_meaning_are_passed_over(host, zego):
+    engine = Engine(host, ENGINES[0])  # not started
+    hints = [reply("message", "x", value) for value in (5, b"$-1\r\n", "", "99999999999999999999 x", "4294967295", "*!")]
+    with contextlib.closing(Player(engine.socket, ALL_WELL, hint=b":5\r\n" + b"".join(hints))):
+        daemon = host.daemon(zego, shared=shared(engine))
+        eventually(lambda: daemon.control("status")["shared"]["hints"] == 4, "those that are texts")
+        status = daemon.control("status")["shared"]
+        assert (status["state"], status["connections_failed"]) == ("in_touch", 0)
+
+
+def test_a_server_that_does_not_accept_is_given_up(host, zego):
+    """Its queue is full, so that the kernel answers nothing."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        url = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        daemon = host.daemon(zego, shared={"redis": url, "hosts": 1, "name": "host"})
+        daemon.wait_for_log(f'for calls to {url} cannot be used: "connecting takes too long"')
+        attempts_are_few(daemon)
+        assert len(daemon.descriptors()) < 40
 
 
 def test_a_fault_that_hits_some_calls_only_is_not_met_again_and_again(host, engine, zego):
