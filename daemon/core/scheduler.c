@@ -1078,6 +1078,25 @@ static void settle_rooms(struct scheduler *s, struct app *app, uint64_t now)
 	}
 }
 
+static void look_at_all(struct scheduler *s, uint64_t now)
+{
+	for (size_t i = 0; i < s->n_apps; i++) {
+		settle_rooms(s, s->apps[i], now);
+		app_look(s, s->apps[i]);
+	}
+}
+
+static void keep(struct scheduler *s, struct app *app, const struct app_config *c, uint64_t now)
+{
+	if (app->config == c)
+		s->n_timed++; /* a new one */
+	list_unlink(&app->link);
+	app->config = c;
+	lease_configure(&app->lease, &s->shared, now);
+	resume(s, app); /* the fault may just have been mended */
+	app_settle_gate(app);
+}
+
 int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t now)
 {
 	struct app **apps = calloc(c->n_apps, sizeof(struct app *));
@@ -1097,14 +1116,8 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 	}
 	shared_configure(&s->shared, c, incarnation, now);
 	for (size_t i = 0; i < c->n_apps; i++) {
-		if (apps[i]->config == &c->apps[i])
-			s->n_timed++; /* a new one */
-		list_unlink(&apps[i]->link);
-		apps[i]->config = &c->apps[i];
 		app_set_gate(apps[i], &gates[i]);
-		lease_configure(&apps[i]->lease, &s->shared, now);
-		resume(s, apps[i]); /* the fault may just have been mended */
-		app_settle_gate(apps[i]);
+		keep(s, apps[i], &c->apps[i], now);
 	}
 	free(s->apps);
 	s->apps = apps;
@@ -1114,10 +1127,7 @@ int scheduler_configure(struct scheduler *s, const struct config *c, uint64_t no
 	s->config = c;
 	if (c->credit == CREDIT_NONE)
 		credit_forget(&s->credit);
-	for (size_t i = 0; i < s->n_apps; i++) {
-		settle_rooms(s, s->apps[i], now);
-		app_look(s, s->apps[i]);
-	}
+	look_at_all(s, now);
 	return 0;
 }
 

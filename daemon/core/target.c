@@ -12,9 +12,18 @@ static const bool is_bare[256] = {
 	['.'] = true,         ['_'] = true,         ['~'] = true,
 };
 
-static void put_encoded(struct buffer *out, const char *text)
+static char *escape(char *out, unsigned char c)
 {
 	static const char digits[] = "0123456789ABCDEF";
+
+	out[0] = '%';
+	out[1] = digits[c >> 4];
+	out[2] = digits[c & 15];
+	return out + 3;
+}
+
+static void put_encoded(struct buffer *out, const char *text)
+{
 	const unsigned char *p = (const unsigned char *)text;
 
 	while (*p) {
@@ -22,14 +31,10 @@ static void put_encoded(struct buffer *out, const char *text)
 		char *end = run;
 
 		for (; *p && end + 3 <= run + sizeof(run); p++) {
-			if (is_bare[*p]) {
+			if (is_bare[*p])
 				*end++ = (char)*p;
-				continue;
-			}
-			end[0] = '%';
-			end[1] = digits[*p >> 4];
-			end[2] = digits[*p & 15];
-			end += 3;
+			else
+				end = escape(end, *p);
 		}
 		buffer_append(out, run, (size_t)(end - run));
 	}
