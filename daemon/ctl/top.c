@@ -477,7 +477,7 @@ static bool wait(struct top *t, int fd, uint64_t until)
 /* A daemon that hangs must not keep anybody from leaving the view. */
 static int receive(struct top *t, struct buffer *line)
 {
-	uint64_t until = now_ms() + LINK_PATIENCE_SECONDS * 1000;
+	uint64_t until = now_ms() + (uint64_t)LINK_PATIENCE_SECONDS * 1000;
 
 	while (t->live && !wait(t, t->fd, until)) {
 		if (told_to_end)

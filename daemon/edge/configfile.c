@@ -471,20 +471,19 @@ static void find_host_name(struct reading *r)
 
 	if (!*r->config->redis || *r->config->shared_name)
 		return;
-	if (gethostname(name, sizeof(name)) == 0 && is_host_name(name)) {
-		char *copy = strdup(name);
-
-		if (!copy) {
-			r->error = -ENOMEM;
-			return;
-		}
-		free(r->config->shared_name);
-		r->config->shared_name = copy;
+	if (gethostname(name, sizeof(name)) != 0 || !is_host_name(name)) {
+		config_refuse(
+			&why,
+			"name is missing in [shared]: the host's name, \"%s\", cannot be used",
+			config_quoted(quoted, name));
+		note(r, 0, why.text);
 		return;
 	}
-	config_refuse(&why, "name is missing in [shared]: the host's name, \"%s\", cannot be used",
-		      config_quoted(quoted, name));
-	note(r, 0, why.text);
+	free(r->config->shared_name);
+	r->config->shared_name = strdup(name);
+	/* -Wanalyzer-malloc-leak: the configuration has it now. */
+	if (!r->config->shared_name)
+		r->error = -ENOMEM;
 }
 
 static void reading_deinit(struct reading *r)

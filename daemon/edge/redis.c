@@ -39,6 +39,7 @@
  */
 #include "edge/redis.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -155,8 +156,6 @@ struct redis {
 	char run_id[64];
 	char own[SHARED_KEY]; /* channels */
 	char all[SHARED_KEY];
-	struct shared_value *values; /* of a reply */
-	size_t n_values;
 	enum shared_state state; /* last seen */
 	enum shared_state told;  /* last logged */
 	uint64_t leave_by;       /* 0: not leaving */
@@ -238,7 +237,6 @@ static void redis_free_if_done(struct redis *r)
 {
 	if (!r->closing || r->watches > 0)
 		return;
-	free(r->values);
 	free(r);
 }
 
@@ -678,38 +676,26 @@ static struct shared_value value_of(const redisReply *reply)
 	return v;
 }
 
-static bool make_room(struct redis *r, size_t n)
-{
-	struct shared_value *values;
-
-	if (n <= r->n_values)
-		return true;
-	values = reallocarray(r->values, n, sizeof(*values));
-	if (!values)
-		return false;
-	r->values = values;
-	r->n_values = n;
-	return true;
-}
-
 static void take_answer(struct line *l, const redisReply *reply, uint64_t now)
 {
 	struct redis *r = l->redis;
+	struct shared_value values[ELEMENTS_MOST];
 	size_t n = reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0;
 
 	if (!is_welcome(l, reply))
 		return;
-	if (n == 0 || !make_room(r, n)) {
-		trouble(l, n == 0 ? "an answer that is none" : "no memory for an answer");
+	assert(n <= ARRAY_SIZE(values)); /* create_array() */
+	if (n == 0) {
+		trouble(l, "an answer that is none");
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
-		r->values[i] = value_of(reply->element[i]);
+		values[i] = value_of(reply->element[i]);
 	if (shared_is_stuck(r->shared, now)) {
 		trouble(l, "no answer in time");
 		return;
 	}
-	shared_answer(r->shared, r->values, n, now);
+	shared_answer(r->shared, values, n, now);
 	if (shared_is_stuck(r->shared, now))
 		trouble(l, "an answer that is not understood");
 }

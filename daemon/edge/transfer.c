@@ -959,19 +959,10 @@ static int set_up_multi(struct transfers *t)
 	return 0;
 }
 
-int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *c,
-		  const struct transfers_ops *ops, void *arg)
+/* What cannot fail. */
+static void begin(struct transfers *t, uv_loop_t *loop)
 {
-	struct transfers *t = calloc(1, sizeof(*t));
-	struct transfers_change *change;
-	struct slot *slot;
-	int e;
-
-	if (!t)
-		return -ENOMEM;
 	t->transport = (struct transport){ .start = start, .abort = stop };
-	t->ops = *ops;
-	t->arg = arg;
 	t->asleep = clock_asleep();
 	t->watches = (struct watches){
 		.loop = loop, .ready = on_ready, .closed = free_if_done, .arg = t
@@ -983,6 +974,21 @@ int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *
 	t->timer.data = t;
 	t->park_timer.data = t;
 	t->open_timers = 2;
+}
+
+int transfers_new(struct transfers **out, uv_loop_t *loop, const struct config *c,
+		  const struct transfers_ops *ops, void *arg)
+{
+	struct transfers *t = calloc(1, sizeof(*t));
+	struct transfers_change *change;
+	struct slot *slot;
+	int e;
+
+	if (!t)
+		return -ENOMEM;
+	t->ops = *ops;
+	t->arg = arg;
+	begin(t, loop);
 
 	e = set_up_multi(t);
 	/* As a header of its own it is printed once for each request, not twice. */
