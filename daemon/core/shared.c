@@ -49,8 +49,9 @@
  * for the window that its token then rests. */
 #define SETTLE_MORE (2 * NSEC_PER_SEC)
 
-/* A token at rest, in the engine's time. */
-#define REST (TOKENS_WINDOW + 10 * NSEC_PER_MSEC)
+/* What a token's rest may be longer by the engine's clock. */
+#define REST_MORE (10 * NSEC_PER_MSEC)
+#define BYE_PARTS 3
 
 /* So many calls may wait for their answers: what takes the engine far less than LEASE. */
 #define SENT_MOST 500
@@ -389,13 +390,25 @@ static void ask_changed(struct shared *s, uint64_t now)
 	}
 }
 
+/* What it has at rest is the others' as it comes home: in a few parts. */
 static void call_bye(struct shared *s, struct lease *l, struct shared_call *c, uint64_t now)
 {
-	l->held = tokens_resting(&container_of(l, struct app, lease)->tokens, now);
+	struct app *app = container_of(l, struct app, lease);
+	uint64_t left = tokens_resting(&app->tokens, now);
+	uint64_t part = (left + BYE_PARTS - 1) / BYE_PARTS;
+
+	l->held = left;
 	l->is_bye = true;
-	begin_call(s, c, &l->sent, container_of(l, struct app, lease)->app_id, "bye", now);
-	put(c, "%" PRIu64, l->held);
-	put(c, "%" PRIu64, (l->is_doubtful ? s->settle : REST) / NSEC_PER_MSEC);
+	begin_call(s, c, &l->sent, app->app_id, "bye", now);
+	for (; left > 0; left -= part) {
+		uint64_t at = now + s->settle;
+
+		part = min_u64(part, left);
+		if (!l->is_doubtful)
+			at = tokens_rested_at(&app->tokens, left - part + 1, now) + REST_MORE;
+		put(c, "%" PRIu64, part);
+		put(c, "%" PRIu64, (at - now) / NSEC_PER_MSEC);
+	}
 }
 
 static void call_sync(struct shared *s, struct lease *l, struct shared_call *c, uint64_t now)

@@ -517,7 +517,7 @@ local function bye()
   if entries[name] then
     redis.call('HDEL', app_key, name)
     entries[name] = nil
-    let_go(tonumber(ARGV[10]), now + tonumber(ARGV[11]))
+    for i = 10, #ARGV, 2 do let_go(tonumber(ARGV[i]), now + tonumber(ARGV[i + 1])) end
     for j in pairs(entries) do poke(j, app_id) end
   end
   return { 'ok', now, greatest }

@@ -326,22 +326,39 @@ static void test_the_share_of_a_killed_host_is_kept_for_it(void **state)
 	end(sim);
 }
 
+/* With nothing under way any more, but what rests. */
+static void say_goodbye(struct sim *sim, struct host *h)
+{
+	scheduler_drop(&h->scheduler, sim->now);
+	sim_turn(h);
+	while (!scheduler_is_empty(&h->scheduler))
+		sim_run(sim, MS);
+	shared_leave(&h->scheduler.shared, sim->now);
+	sim_turn(h);
+	sim_run(sim, 10 * MS);
+	assert_true(shared_is_silent(&h->scheduler.shared));
+	sim_kill(h);
+}
+
 static void test_who_says_goodbye_leaves_its_part_at_once(void **state)
 {
 	struct sim *sim = begin(2, 100, "share", true);
 
 	sim_run(sim, 10 * SEC);
-	scheduler_drop(&hosts[1]->scheduler, sim->now);
-	sim_turn(hosts[1]);
-	sim_run(sim, 200 * MS);
-	assert_true(scheduler_is_empty(&hosts[1]->scheduler));
-	shared_leave(&hosts[1]->scheduler.shared, sim->now);
-	sim_turn(hosts[1]);
-	sim_run(sim, 100 * MS);
-	assert_true(shared_is_silent(&hosts[1]->scheduler.shared));
-	sim_kill(hosts[1]);
+	say_goodbye(sim, hosts[1]);
 	sim_run(sim, 1200 * MS);
 	assert_int_equal(allotment(hosts[0]), 100);
+	end(sim);
+}
+
+/* What it had under way is the others' as it comes home, and not when all of it has. */
+static void test_who_says_goodbye_costs_little(void **state)
+{
+	struct sim *sim = begin(5, 100, "share", true);
+
+	sim_run(sim, 60 * SEC);
+	say_goodbye(sim, hosts[1]);
+	assert_true(arrivals_in(sim, 6 * SEC) > 588); /* all at once: 580 */
 	end(sim);
 }
 
@@ -573,6 +590,7 @@ int main(void)
 		cmocka_unit_test(test_what_a_killed_host_held_comes_home),
 		cmocka_unit_test(test_the_share_of_a_killed_host_is_kept_for_it),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
+		cmocka_unit_test(test_who_says_goodbye_costs_little),
 		cmocka_unit_test(test_of_two_by_one_name_the_later_goes_on),
 		cmocka_unit_test(test_an_appid_that_is_no_longer_shared_is_the_host_s_own),
 		cmocka_unit_test(test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once),
