@@ -495,9 +495,13 @@ static bool is_text(const struct shared_value *v, const char *text)
 	return v->is_text && v->len == strlen(text) && memcmp(v->text, text, v->len) == 0;
 }
 
+/* The largest number that means something to an engine is its time in milliseconds, and what
+ * is an interval among them must not come round as nanoseconds. */
+#define NUMBER_MOST (UINT64_C(1) << 43)
+
 static uint64_t positive(const struct shared_value *v)
 {
-	return !v->is_text && v->number > 0 ? (uint64_t)v->number : 0;
+	return !v->is_text && v->number > 0 ? min_u64((uint64_t)v->number, NUMBER_MOST) : 0;
 }
 
 /* The engine has lost its books, or never had any of ours. */

@@ -561,6 +561,20 @@ def test_hints_without_a_meaning_are_passed_over(host, zego):
         assert (status["state"], status["connections_failed"]) == ("in_touch", 0)
 
 
+def test_a_number_that_is_too_large_for_a_time_is_a_long_one(host, zego):
+    engine = Engine(host, ENGINES[0])  # not started
+    later = {"sync": reply("ok", 1000, 5000, 0, 0, 0, (1 << 63) - 1)}
+    with contextlib.closing(Player(engine.socket, ALL_WELL | later)):
+        daemon = host.daemon(zego, shared=shared(engine), queue={"max_age": "60s"})
+        writer = daemon.connect()
+        writer.send(message(id=1))
+        wait_for_state(daemon, "in_touch")
+        calls, began = daemon.control("status")["shared"]["calls"], time.monotonic()
+        time.sleep(1)
+        more = daemon.control("status")["shared"]["calls"] - calls
+        assert more <= (time.monotonic() - began) / 0.3 + 10, "it asks again at once"
+
+
 def test_a_server_that_does_not_accept_is_given_up(host, zego):
     """Its queue is full, so that the kernel answers nothing."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
