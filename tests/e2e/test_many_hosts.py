@@ -575,6 +575,21 @@ def test_a_number_that_is_too_large_for_a_time_is_a_long_one(host, zego):
         assert more <= (time.monotonic() - began) / 0.3 + 10, "it asks again at once"
 
 
+@pytest.mark.parametrize("word", ("stale", "taken"))
+def test_hello_is_said_once_in_a_while(host, zego, word):
+    """As to two masters, each of which finds the other's books; no connection is given up for it."""
+    engine = Engine(host, ENGINES[0])  # not started
+    with contextlib.closing(Player(engine.socket, reply(word))):
+        daemon = host.daemon(zego, shared=shared(engine))
+        eventually(lambda: daemon.control("status")["shared"]["calls"] >= 1, "a hello")
+        before, began = daemon.control("status")["shared"], time.monotonic()
+        time.sleep(1)
+        after = daemon.control("status")["shared"]
+        assert after["calls"] - before["calls"] <= (time.monotonic() - began) / 0.3 + 1, "it says hello again at once"
+        assert after["connections_failed"] == 0
+        assert after["state"] == {"stale": "joining", "taken": "taken"}[word]
+
+
 def test_a_server_that_does_not_accept_is_given_up(host, zego):
     """Its queue is full, so that the kernel answers nothing."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
