@@ -53,6 +53,9 @@
 #define REST_MORE (10 * NSEC_PER_MSEC)
 #define BYE_PARTS 3
 
+/* Whatever an answer says, and longer than anything takes. */
+#define AGAIN_MOST (100 * NSEC_PER_SEC)
+
 /* So many calls may wait for their answers: what takes the engine far less than LEASE. */
 #define SENT_MOST 500
 
@@ -369,6 +372,7 @@ static void call_host(struct shared *s, struct shared_call *c, enum shared_op op
 	if (op != SHARED_HELLO)
 		return;
 	s->hello_at = NEVER;
+	s->helloed_at = now;
 	put(c, "%" PRIu64, s->greatest);
 	put(c, "%" PRIu64, s->members_at);
 	c->members = s->members;
@@ -517,8 +521,9 @@ static void on_stale(struct shared *s, uint64_t now)
 	begin_life(s);
 	s->joined = false;
 	s->left = s->leaving;
+	/* At once, but for engines that have us go from one to the other. */
 	if (!list_is_linked(&s->call.sent.link) || s->call.op != SHARED_HELLO)
-		s->hello_at = now;
+		s->hello_at = max_u64(now, s->helloed_at + BEAT);
 }
 
 /* Two go by one name; the other came later, or came back first. */
@@ -660,7 +665,7 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	l->share = share;
 	l->told_held = l->held;
 	if (positive(&v[6]) > 0)
-		l->again_at = now + positive(&v[6]) * NSEC_PER_MSEC;
+		l->again_at = now + min_u64(positive(&v[6]) * NSEC_PER_MSEC, AGAIN_MOST);
 	if (min_u64(l->held, l->target) <= before)
 		return true;
 	l->gained += min_u64(l->held, l->target) - before;

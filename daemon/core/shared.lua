@@ -160,16 +160,18 @@ local function watch()
   local changed = false
   local n = 0
   for j, h in pairs(hosts) do
-    n = n + 1
     local state = is_alive(h) and 0 or may_have_more(h) and 1 or 2
     if state == 2 and h.share == 0 then
       redis.call('HDEL', hosts_key, j, '!' .. j)
       hosts[j] = nil
       changed = true
-    elseif state ~= h.state then
-      h.state = state
-      put_host(j)
-      changed = true
+    else
+      n = n + 1
+      if state ~= h.state then
+        h.state = state
+        put_host(j)
+        changed = true
+      end
     end
   end
   if raw['#hosts'] ~= tostring(n) then

@@ -300,14 +300,37 @@ static void test_an_engine_that_comes_back_empty_costs_little(void **state)
 static void test_what_a_killed_host_held_comes_home(void **state)
 {
 	struct sim *sim = begin(2, 100, "hold", true);
+	uint64_t pokes;
 
 	sim_run(sim, 10 * SEC);
 	assert_int_equal(allotment(hosts[0]), 50);
 	sim_kill(hosts[1]);
 	sim_run(sim, 3 * SEC);
 	assert_int_equal(allotment(hosts[0]), 50); /* it may have sent just now */
-	sim_run(sim, 4 * SEC);
+	while (engine_get(sim->redis->engine, "barraged:hosts", "h1"))
+		sim_run(sim, MS);
+	pokes = sim->redis->pokes;
+	sim_run(sim, 3 * SEC);
 	assert_int_equal(allotment(hosts[0]), 100);
+	assert_int_equal(sim->redis->pokes, pokes); /* all is said once */
+	end(sim);
+}
+
+/* Two engines behind one address, or one that forgets all the time. */
+static void test_who_is_unknown_again_and_again_does_not_ask_again_and_again(void **state)
+{
+	struct sim *sim = begin(4, 100, "share", true);
+	uint64_t calls;
+
+	sim_run(sim, 10 * SEC);
+	calls = sim->redis->calls;
+	for (unsigned i = 0; i < 10000; i++) {
+		engine_flush(sim->redis->engine);
+		sim_run(sim, MS);
+	}
+	assert_true(sim->redis->calls - calls < 400); /* one a millisecond and host: 40000 */
+	sim_run(sim, 10 * SEC);
+	assert_true(arrivals_in(sim, 10 * SEC) > 970);
 	end(sim);
 }
 
@@ -588,6 +611,7 @@ int main(void)
 		cmocka_unit_test(test_a_host_that_is_cut_off_has_its_share_and_the_others_the_rest),
 		cmocka_unit_test(test_an_engine_that_comes_back_empty_costs_little),
 		cmocka_unit_test(test_what_a_killed_host_held_comes_home),
+		cmocka_unit_test(test_who_is_unknown_again_and_again_does_not_ask_again_and_again),
 		cmocka_unit_test(test_the_share_of_a_killed_host_is_kept_for_it),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
