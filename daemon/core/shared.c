@@ -96,19 +96,33 @@ static bool is_in_touch(const struct shared *s, uint64_t now)
 	return s->in_touch && now < s->lease_until;
 }
 
-/* Who there is has changed: those AppIDs ask whom that may concern. Somebody may rely on
- * his share from now on. Until the engine has told what is left of it for us, its word holds
- * for no longer than it does. */
+/* Those AppIDs ask whom it may concern who there is. */
 static void ask_concerned(struct shared *s, uint64_t now)
 {
 	list_for_each (node, &s->leases) {
 		struct lease *l = list_entry(node, struct lease, link);
 
 		l->is_asked |= lease_is_concerned(l, now);
-		if (!l->is_ending && l->held > l->share)
-			lease_set_unsaid(l, true);
 		lease_note(l);
 	}
+}
+
+/* Who there is has changed: somebody may rely on his share from now on. Until the engine has
+ * told what is left of it for us, its word holds for no longer than it does; but what nobody
+ * waits for is rather not used until then, as there may be thousands of such AppIDs. */
+static void doubt(struct shared *s, uint64_t now)
+{
+	list_for_each (node, &s->leases) {
+		struct lease *l = list_entry(node, struct lease, link);
+
+		if (l->is_ending || l->held <= l->share)
+			continue;
+		if (lease_want(l, now) == 0)
+			lease_lapse(l);
+		else
+			lease_set_unsaid(l, true);
+	}
+	ask_concerned(s, now);
 }
 
 static void ask_each(struct shared *s)
@@ -579,7 +593,7 @@ static void ask(struct shared *s, const char *text, size_t len, uint64_t now)
 	uint64_t app_id = 0;
 
 	if (memchr(text, '*', len))
-		ask_concerned(s, now);
+		doubt(s, now);
 	if (memchr(text, '!', len))
 		ask_each(s);
 	for (size_t i = 0; i <= len; i++) {
