@@ -344,14 +344,14 @@ static void line_failed(struct line *l, const char *what)
 	trouble(l, "%s: %s", what, l->context->errstr);
 }
 
-static void receive(struct line *l, uint64_t now);
+static void receive(struct line *l, const char *befell, uint64_t now);
 
 /* The connection was reset, perhaps after the server has said why: to whoever has not
  * logged in the script is too long to be listened to. */
 static void hear_out(struct line *l, const char *what)
 {
 	l->context->err = 0; /* or hiredis does not read any more */
-	receive(l, clock_now());
+	receive(l, what, clock_now());
 	if (l->context)
 		trouble(l, "%s", what);
 }
@@ -432,11 +432,12 @@ static void on_connected(struct line *l)
 		flush(l);
 }
 
-/* Takes in what has come. The connection may be gone on return. */
-static void receive(struct line *l, uint64_t now)
+/* Takes in what has come. The connection may be gone on return. @befell is what has been
+ * found out about it before, which reading does not tell any more; or NULL. */
+static void receive(struct line *l, const char *befell, uint64_t now)
 {
 	if (redisBufferRead(l->context) != REDIS_OK) {
-		line_failed(l, "receiving");
+		trouble(l, "receiving: %s", befell ? befell : l->context->errstr);
 		return;
 	}
 	while (l->context) {
@@ -479,7 +480,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
 		return;
 	}
 	if (events & UV_READABLE)
-		receive(l, clock_now());
+		receive(l, NULL, clock_now());
 	if (l->context && events & UV_WRITABLE)
 		flush(l);
 }

@@ -9,6 +9,7 @@ import contextlib
 import json
 import select
 import socket
+import struct
 import threading
 import time
 
@@ -588,6 +589,22 @@ def test_hello_is_said_once_in_a_while(host, zego, word):
         assert after["calls"] - before["calls"] <= (time.monotonic() - began) / 0.3 + 1, "it says hello again at once"
         assert after["connections_failed"] == 0
         assert after["state"] == {"stale": "joining", "taken": "taken"}[word]
+
+
+def test_a_connection_that_is_reset_is_told_as_such(host, zego):
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    client.recv(1)  # so that it is greeting
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        daemon = host.daemon(zego, shared={"redis": url, "hosts": 1, "name": "host"})
+        daemon.wait_for_log('Connection reset by peer"')
 
 
 def test_a_server_that_does_not_accept_is_given_up(host, zego):
