@@ -244,15 +244,27 @@ uint64_t shared_grows_at(const struct shared *s, uint64_t now)
 
 /* The connection. */
 
+/* There will be no answer that is of use. What a host's own call was to bring is not noted
+ * any more, and nobody says it again: as long as not all have asked it may be that somebody
+ * relies on his share. */
+static void ask_again(struct shared *s, const struct shared_sent *sent, uint64_t now)
+{
+	if (sent->lease) {
+		sent->lease->is_asked = true;
+		return;
+	}
+	ask_concerned(s, now);
+	ask_each(s);
+}
+
 /* What was told may not have arrived, and what was answered did not. */
-static void forget_sent(struct shared *s)
+static void forget_sent(struct shared *s, uint64_t now)
 {
 	while (!list_is_empty(&s->sent)) {
 		struct shared_sent *sent = list_first(&s->sent, struct shared_sent, link);
 
 		list_unlink(&sent->link);
-		if (sent->lease)
-			sent->lease->is_asked = true;
+		ask_again(s, sent, now);
 	}
 	s->n_sent = 0;
 }
@@ -260,7 +272,7 @@ static void forget_sent(struct shared *s)
 void shared_up(struct shared *s, const char *run_id, uint64_t now)
 {
 	pass_time(s, now);
-	forget_sent(s);
+	forget_sent(s, now);
 	s->up = true;
 	s->stuck = false;
 	s->hello_at = now;
@@ -272,7 +284,7 @@ void shared_up(struct shared *s, const char *run_id, uint64_t now)
 void shared_down(struct shared *s, uint64_t now)
 {
 	pass_time(s, now);
-	forget_sent(s);
+	forget_sent(s, now);
 	s->up = false;
 	s->stuck = false;
 	note_all(s);
@@ -732,8 +744,7 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 		on_taken(s, now);
 	else if (!is_text(&v[0], "ok") || !on_ok(s, sent, v, n, now)) {
 		s->stuck = true;
-		if (sent->lease) /* as if it had not been answered */
-			sent->lease->is_asked = true;
+		ask_again(s, sent, now);
 	}
 	shared_plan(s, now);
 }

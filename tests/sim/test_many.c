@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -15,6 +16,7 @@
 
 static struct host *hosts[SIM_HOSTS];
 static char app_keys[64];
+static const char *upstream_keys = "timeout = 2s";
 
 /* A world of @k hosts. */
 static struct sim *begin_many(unsigned k, unsigned n, unsigned apps, const char *on_lost)
@@ -30,7 +32,7 @@ static struct sim *begin_many(unsigned k, unsigned n, unsigned apps, const char 
 		hosts[i] = many_host(sim, &(struct many_host){ .name = name,
 							       .on_lost = on_lost,
 							       .app = app_keys,
-							       .upstream = "timeout = 2s",
+							       .upstream = upstream_keys,
 							       .hosts = k,
 							       .n_apps = apps,
 							       .way = ENGINE_WAY });
@@ -615,6 +617,110 @@ static void test_what_must_be_free_is_given_by_what_each_has(void **state)
 	}
 }
 
+static const char *book_of(struct sim *sim, const char *field)
+{
+	const char *text = engine_get(sim->redis->engine, "barraged:hosts", field);
+
+	return text ? text : "";
+}
+
+/* Whether something is noted that the first host is to be told by a beat. */
+static bool is_noted(struct sim *sim)
+{
+	return *book_of(sim, "!h0") != '\0';
+}
+
+/* Whether the engine has noticed that the second one fell silent. */
+static bool is_silent(struct sim *sim)
+{
+	const char *text = book_of(sim, "h1"); /* shared.lua, put_host() */
+
+	for (unsigned i = 0; i < 6; i++)
+		text = strchr(text, ' ') + 1;
+	return *text == '1';
+}
+
+static void run_until(struct sim *sim, bool (*is_so)(struct sim *), bool so)
+{
+	for (unsigned i = 0; i < 20000 && is_so(sim) != so; i++)
+		sim_run(sim, 200 * NSEC_PER_USEC);
+	assert_true(is_so(sim) == so);
+}
+
+/* No word of the engine has reached the first host for a while; now its connection breaks,
+ * and it goes on by another one. */
+static void reconnect(struct sim *sim)
+{
+	link_break(hosts[0]);
+	sim_turn(hosts[0]);
+	sim_run(sim, 500 * MS);
+	hosts[0]->link->lost = 0;
+}
+
+/* Two hosts of 100 tokens, of which the first holds all. */
+static struct sim *begin_with_one_that_has_all(void)
+{
+	struct sim *sim = begin(2, 100, "share", false);
+
+	hosts[0]->link->way = 5 * MS;
+	sim_write(sim, &(struct writer){ .host = hosts[0],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 400,
+					 .for_ns = 10 * SEC });
+	sim_run(sim, 30 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	return sim;
+}
+
+static void test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost(void **state)
+{
+	struct sim *sim = begin_with_one_that_has_all();
+
+	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 70 });
+	sim_run(sim, 5 * SEC);
+	hosts[0]->link->lost = 1;
+	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 200 });
+	run_until(sim, is_noted, true);
+	run_until(sim, is_noted, false);
+	reconnect(sim);
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[1]), 50);
+	end(sim);
+}
+
+static void test_that_somebody_fell_silent_is_known_though_the_answer_was_lost(void **state)
+{
+	static const struct network near = { .name = "near", .out = SEC, .back = MS, .jitter = MS };
+	static const struct network far = {
+		.name = "far", .out = 20 * SEC, .back = MS, .jitter = MS
+	};
+	struct sim *sim;
+
+	upstream_keys = "timeout = 30s";
+	sim = begin_with_one_that_has_all();
+	upstream_keys = "timeout = 2s";
+	/* So that it has a connection for each token. */
+	hosts[0]->network = &near;
+	sim_write(sim, &(struct writer){ .host = hosts[0],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 200,
+					 .for_ns = 10 * SEC });
+	sim_run(sim, 20 * SEC);
+	hosts[0]->link->lost = 1;
+	hosts[1]->link->cut_until = sim->now + 120 * SEC;
+	run_until(sim, is_silent, true);
+	reconnect(sim);
+	/* What it sends now comes home when the other has long relied on its share. */
+	hosts[0]->network = &far;
+	sim_run(sim, 25 * SEC);
+	submit_many(hosts[0], 100);
+	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 70 });
+	sim_run(sim, 60 * SEC);
+	end(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -644,6 +750,10 @@ int main(void)
 		cmocka_unit_test(test_who_is_given_much_does_not_send_it_all_at_once),
 		cmocka_unit_test(test_a_share_grows_though_nothing_happens),
 		cmocka_unit_test(test_what_must_be_free_is_given_by_what_each_has),
+		cmocka_unit_test(
+			test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost),
+		cmocka_unit_test(
+			test_that_somebody_fell_silent_is_known_though_the_answer_was_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
