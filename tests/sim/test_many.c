@@ -387,24 +387,6 @@ static void test_who_says_goodbye_costs_little(void **state)
 	end(sim);
 }
 
-/* There may be thousands of them, and the lease must not hang on each. */
-static void test_appids_that_are_idle_have_nothing_to_say_first(void **state)
-{
-	struct sim *sim = begin_many(4, 10, 50, "share");
-
-	for (unsigned i = 0; i < 5000; i++) {
-		sim_run(sim, MS);
-		for (unsigned j = 0; j < 4; j++)
-			assert_int_equal(hosts[j]->scheduler.shared.n_unsaid, 0);
-		if (i == 3000)
-			sim_kill(hosts[3]);
-	}
-	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 9, .rate = 20 });
-	sim_run(sim, 2 * SEC);
-	assert_int_equal(allotment(hosts[0]), 8);
-	end(sim);
-}
-
 static void test_of_two_by_one_name_the_later_goes_on(void **state)
 {
 	struct sim *sim = begin(2, 100, "share", true);
@@ -739,7 +721,6 @@ int main(void)
 		cmocka_unit_test(test_the_share_of_a_killed_host_is_kept_for_it),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
-		cmocka_unit_test(test_appids_that_are_idle_have_nothing_to_say_first),
 		cmocka_unit_test(test_of_two_by_one_name_the_later_goes_on),
 		cmocka_unit_test(test_an_appid_that_is_no_longer_shared_is_the_host_s_own),
 		cmocka_unit_test(test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once),
