@@ -463,6 +463,7 @@ static void call_sync(struct shared *s, struct lease *l, struct shared_call *c, 
 	put(c, "%" PRIu64, l->share);
 	put(c, "%" PRIu64, lease_share_wanted(l));
 	put(c, "%" PRIu64, per_host);
+	put(c, "%" PRIu64, lease_allotment(l, app->config, now));
 }
 
 static bool call_lease(struct shared *s, struct shared_call *c, uint64_t now)

@@ -283,7 +283,6 @@ end
 -- One AppID.
 
 local entries, gone = {}, {} -- of hosts; tokens of those who left
-local before -- this call: the host's record
 local meta
 
 local function put_entry(j)
@@ -335,22 +334,24 @@ local function sort_out()
       redis.call('HDEL', app_key, j)
       entries[j] = nil
     elseif e.at < h.back then
-      e.held, e.right = e.share, e.share -- it was silent for so long that nothing else was counted
+      -- It was silent for so long that nothing else was counted. That is no right to use it: others may still be
+      -- giving back what they had of it.
+      e.held, e.right = e.share, math.min(e.right, e.share)
     end
   end
 end
 
 -- What a host may use, and may still have under way, as far as can be known of it.
-local function count_of(h, e, what, per_host)
+local function count_of(h, e, per_host)
   if not e then
     -- It has not yet said what it has here since the books were lost; share it may.
     return h.share == 1 and h.heard == 0 and per_host or 0
   elseif not may_have_more(h) then
     return e.share
   elseif is_alive(h) then
-    return e[what]
+    return e.held
   end
-  return math.max(e[what], e.share)
+  return math.max(e.held, e.share)
 end
 
 -- Gives each of @names as much of @most as it wants, and nobody more than others want and do not get. Those who want
@@ -393,15 +394,16 @@ end
 local function sync()
   local d, want, n = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
   local has_share, wants_share, per_host = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+  local uses = tonumber(ARGV[16]) -- of what it holds, by what it was told before
   load_app()
   sort_out()
 
   local me = entries[name]
-  local right = count_of(before, me, 'right', per_host)
+  local right = me and me.right or 0
   if not me then
     me = { told = 0, share = 0 }
     entries[name] = me
-    meta['#known'] = tostring(tonumber(meta['#known']) + d)
+    meta['#known'] = tostring(tonumber(meta['#known']) + math.min(d, uses))
     set(app_key, '#known', meta['#known'])
   end
   -- What a host says of itself is true, whatever was written here.
@@ -423,7 +425,7 @@ local function sync()
   for _, j in ipairs(alive) do in_touch[j] = true end
   for j, h in pairs(hosts) do
     if j ~= name then
-      local count = count_of(h, entries[j], 'held', per_host)
+      local count = count_of(h, entries[j], per_host)
       others = others + count
       if not in_touch[j] then silent = silent + count end
       promised = promised + (entries[j] and entries[j].share or count)
@@ -484,9 +486,11 @@ local function sync()
   me.told = gets[name] + extra
   if not is_short then me.told = math.max(me.told, me.held) end
   -- What it has under way since before it fell silent may be more than was counted for it in the end, and others have
-  -- that. It is true, but it is no right to use it again.
-  me.right = math.min(me.held, math.max(n - others, right))
-  local usable = math.min(me.told, math.max(n - others, right))
+  -- that. It is true, but it is no right to use it again. While the books are not complete nobody can tell but the
+  -- host itself, which knows what it was using.
+  right = math.max(right, now < quiet and uses + grant or n - others)
+  me.right = math.min(me.held, right)
+  local usable = math.min(me.told, right)
   local free = n - others - me.held
   for _, j in ipairs(alive) do
     local e = entries[j]
@@ -547,7 +551,6 @@ if not lives or life ~= raw['#life'] or not h or h.incarnation == '-' then retur
 if h.incarnation ~= incarnation then return { 'taken' } end
 -- It was overtaken, on another connection, by what was said later.
 if sequence <= h.sequence then return { 'old' } end
-before = { share = h.share, heard = h.heard, settle = h.settle, ['until'] = h['until'] }
 touch()
 if op == 'sync' then return sync() end
 if op == 'bye' then return bye() end

@@ -457,6 +457,26 @@ static void test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once(void
 	end(sim);
 }
 
+/* What a host had under way when it was stopped others have had since, when it runs again; to
+ * an engine without memory it says that it has it, but it may not use it. */
+static void test_who_was_silent_brings_nothing_to_a_new_life(void **state)
+{
+	struct sim *sim = begin(2, 10, "hold", true);
+
+	sim_run(sim, 20 * SEC);
+	hosts[0]->stalled_until = sim->now + 8 * SEC;
+	sim_run(sim, 7950 * MS);
+	assert_int_equal(allotment(hosts[1]), 10);
+	redis_kill(sim->redis);
+	redis_start(sim->redis, false);
+	hosts[1]->link->cut_until = sim->now + SEC;
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(allotment(hosts[0]), 0);
+	sim_run(sim, 8 * SEC);
+	assert_int_equal(allotment(hosts[0]), 5);
+	end(sim);
+}
+
 static void test_a_small_part_is_not_a_slow_one(void **state)
 {
 	struct sim *sim = begin(8, 100, "share", true);
@@ -724,6 +744,7 @@ int main(void)
 		cmocka_unit_test(test_of_two_by_one_name_the_later_goes_on),
 		cmocka_unit_test(test_an_appid_that_is_no_longer_shared_is_the_host_s_own),
 		cmocka_unit_test(test_an_appid_taken_out_when_the_engine_is_lost_is_sent_at_once),
+		cmocka_unit_test(test_who_was_silent_brings_nothing_to_a_new_life),
 		cmocka_unit_test(test_a_small_part_is_not_a_slow_one),
 		cmocka_unit_test(test_a_backlog_that_is_given_all_leaves_evenly),
 		cmocka_unit_test(test_nobody_gives_back_what_nobody_needs),
