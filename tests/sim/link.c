@@ -290,8 +290,10 @@ uint64_t link_turn(struct host *h, uint64_t next)
 	bool wanted = shared_state(s, sim->now) != SHARED_OFF || !shared_is_silent(s);
 	uint64_t due;
 
-	if (l->is_up && (!wanted || shared_is_stuck(s, sim->now)))
+	if (l->is_up && (!wanted || shared_is_stuck(s, sim->now))) {
 		drop(l);
+		next = h->next_run = scheduler_run(&h->scheduler, sim->now); /* another turn */
+	}
 	if (wanted && !l->is_up && !l->is_connecting)
 		connect_after(l, 100 * MS);
 	while (l->is_up && shared_next(s, &call, sim->now))

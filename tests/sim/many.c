@@ -43,6 +43,7 @@ struct member {
 	enum leaving leaving;
 	uint64_t until;     /* of this part of its leaving */
 	uint64_t starts_at; /* without a process: when the next one starts; NEVER */
+	bool is_sharing;    /* by its configuration */
 	bool is_missed;     /* it ended without a word: the engine may keep its share */
 };
 
@@ -54,6 +55,9 @@ struct many {
 	unsigned n_apps;
 	bool may_share; /* some may be configured with on_lost = share */
 	bool may_hold;
+	/* The engine may lose its memory; if so, nobody changes what shares are made of, as nobody
+	 * could tell then what those are who are cut off. */
+	bool may_forget;
 	bool is_long; /* everything takes longer, and there is less of it */
 	uint64_t most_timeout;
 	char app[TEXT];
@@ -151,6 +155,7 @@ static void start(struct many *m, struct member *member)
 	member->h->link->spikes = member->spikes;
 	member->h->link->lost = by_chance(m, 0.2) ? 0.3 : 0;
 	member->leaving = STAYS;
+	member->is_sharing = true;
 	member->starts_at = NEVER;
 	member->is_missed = false;
 	if (!m->is_over && by_chance(m, 0.8))
@@ -304,6 +309,7 @@ static void put_in_force(struct many *m, struct member *member, unsigned n_apps,
 	(void)snprintf(shared, sizeof(shared), "%sname = %s; hosts = %u; on_lost = %s",
 		       has_engine ? "redis = unix:/redis; " : "", member->name, m->hosts,
 		       any_on_lost(m));
+	member->is_sharing = has_engine && is_shared;
 	(void)sim_reload(member->h, &(struct sim_config){
 					    .app = app,
 					    .upstream = member->upstream,
@@ -316,9 +322,9 @@ static void reload(struct many *m, struct member *member)
 {
 	if (m->sim->now < member->h->stalled_until || member->leaving != STAYS)
 		return;
-	if (by_chance(m, 0.3))
+	if (!m->may_forget && by_chance(m, 0.3))
 		set_app(m);
-	if (by_chance(m, 0.3))
+	if (!m->may_forget && by_chance(m, 0.3))
 		m->hosts = 1 + below(m, 10);
 	if (by_chance(m, 0.5))
 		set_upstream(m, member);
@@ -342,7 +348,8 @@ static bool find_steady(struct many *m)
 		struct member *member = m->steady ? m->steady : &m->members[i];
 		struct link *l = member->h ? member->h->link : NULL;
 
-		if (!l || member->leaving != STAYS || now < member->h->stalled_until ||
+		if (!l || !member->is_sharing || member->leaving != STAYS ||
+		    now < member->h->stalled_until ||
 		    now < max_u64(l->cut_until, max_u64(l->deaf_until, l->mute_until)) ||
 		    shared_state(&member->h->scheduler.shared, now) != SHARED_IN_TOUCH)
 			continue;
@@ -372,7 +379,7 @@ static bool is_engine_well(const struct many *m)
 
 static void kill_redis(struct many *m)
 {
-	if (!is_engine_well(m) || !find_steady(m))
+	if (!m->may_forget || !is_engine_well(m) || !find_steady(m))
 		return;
 	redis_kill(m->redis);
 	m->redis_starts_at = m->sim->now + (by_chance(m, 0.5) ? sim_below(m->sim, 500 * MS)
@@ -382,7 +389,7 @@ static void kill_redis(struct many *m)
 
 static void flush(struct many *m)
 {
-	if (!is_engine_well(m) || !find_steady(m))
+	if (!m->may_forget || !is_engine_well(m) || !find_steady(m))
 		return;
 	engine_flush(m->redis->engine);
 }
@@ -705,6 +712,7 @@ static void choose(struct many *m)
 	double x = sim_chance(m->sim);
 	unsigned k;
 
+	m->may_forget = by_chance(m, 0.75);
 	m->is_long = by_chance(m, 0.1);
 	k = 2 + below(m, m->is_long ? 3 : HOSTS - 2);
 	m->n_apps = 1 + below(m, by_chance(m, 0.2) && !m->is_long ? 6 : 2);

@@ -825,7 +825,11 @@ static void check_second_run(struct host *h)
 	if (sim->trace != trace)
 		sim_fail(sim, "a second run at one instant starts or ends something");
 	if (next != h->next_run)
-		sim_fail(sim, "a second run at one instant has another deadline");
+		sim_fail(sim,
+			 "a second run at one instant has another deadline: in %" PRIu64
+			 " us, not in %" PRIu64,
+			 (next - sim->now) / NSEC_PER_USEC,
+			 (h->next_run - sim->now) / NSEC_PER_USEC);
 }
 
 /* Lines. */
