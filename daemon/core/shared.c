@@ -253,7 +253,7 @@ static void ask_again(struct shared *s, const struct shared_sent *sent, uint64_t
 		sent->lease->is_asked = true;
 		return;
 	}
-	ask_concerned(s, now);
+	doubt(s, now);
 	ask_each(s);
 }
 

@@ -400,6 +400,7 @@ local function sync()
 
   local me = entries[name]
   local right = me and me.right or 0
+  local was = me and { n = me.n, share = me.share } or { n = n, share = 0 }
   if not me then
     me = { told = 0, share = 0 }
     entries[name] = me
@@ -455,6 +456,12 @@ local function sync()
   local fits = math.max(0, n - promised)
   if now < quiet or now < hosts[name].joined + KNOWN then fits = 0 end
   me.share = math.max(math.min(has_share, wants_share), math.min(wants_share, fits))
+  if me.n > was.n or me.share < was.share then
+    -- There may now be a share for those for whom none was left.
+    for _, j in ipairs(alive) do
+      if j ~= name then poke(j, app_id) end
+    end
+  end
 
   local to_divide = math.max(0, n - silent)
   local is_over = others + d > n

@@ -619,6 +619,49 @@ static void test_what_must_be_free_is_given_by_what_each_has(void **state)
 	}
 }
 
+static void reload(struct host *h, const char *shared, const char *app)
+{
+	const struct sim_config c = {
+		.app = app, .upstream = upstream_keys, .shared = shared, .n_apps = 1
+	};
+
+	assert_int_equal(sim_reload(h, &c), 0);
+}
+
+/* Idle AppIDs have nothing else to say. */
+static void test_shares_follow_the_configuration_one_host_after_the_other(void **state)
+{
+	static const char *const halves[] = { "redis = unix:/redis; hosts = 2; name = h0",
+					      "redis = unix:/redis; hosts = 2; name = h1" };
+	static const char *const quarters[] = { "redis = unix:/redis; hosts = 4; name = h0",
+						"redis = unix:/redis; hosts = 4; name = h1" };
+	struct sim *sim = begin(2, 100, "share", false);
+
+	sim_run(sim, 10 * SEC);
+	for (unsigned i = 0; i < 2; i++) {
+		reload(hosts[i], halves[i], "rate = 200; room_rate = 0");
+		sim_run(sim, SEC);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(app_share(hosts[i]->scheduler.apps[0]), 100);
+
+	/* One for whom nothing was left. */
+	hosts[2] = many_host(sim, &(struct many_host){ .name = "h2",
+						       .app = "rate = 200; room_rate = 0",
+						       .upstream = upstream_keys,
+						       .hosts = 4,
+						       .n_apps = 1,
+						       .way = ENGINE_WAY });
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(app_share(hosts[2]->scheduler.apps[0]), 0);
+	for (unsigned i = 0; i < 2; i++)
+		reload(hosts[i], quarters[i], "rate = 200; room_rate = 0");
+	sim_run(sim, SEC);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(app_share(hosts[i]->scheduler.apps[0]), 50);
+	end(sim);
+}
+
 static const char *book_of(struct sim *sim, const char *field)
 {
 	const char *text = engine_get(sim->redis->engine, "barraged:hosts", field);
@@ -752,6 +795,7 @@ int main(void)
 		cmocka_unit_test(test_who_is_given_much_does_not_send_it_all_at_once),
 		cmocka_unit_test(test_a_share_grows_though_nothing_happens),
 		cmocka_unit_test(test_what_must_be_free_is_given_by_what_each_has),
+		cmocka_unit_test(test_shares_follow_the_configuration_one_host_after_the_other),
 		cmocka_unit_test(
 			test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost),
 		cmocka_unit_test(
