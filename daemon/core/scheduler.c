@@ -969,7 +969,8 @@ void scheduler_complete(struct scheduler *s, struct request *r, const struct ans
 	answer_judge(a, &v);
 	histogram_add(&app->upstream, now - r->at);
 	give_tokens(s, r->room, answered, now);
-	if (answered && a->round_trip > 0 && s->config->credit == CREDIT_AUTO)
+	if (answered && a->round_trip > 0 && s->config->credit == CREDIT_AUTO &&
+	    r->at >= s->upstream_since)
 		credit_learn(&s->credit, a->round_trip, now);
 	note_upstream(s, r, a, &v, now);
 	if (v.has_code)
@@ -985,9 +986,10 @@ void scheduler_complete(struct scheduler *s, struct request *r, const struct ans
 		app_look(s, app);
 }
 
-void scheduler_upstream_changed(struct scheduler *s)
+void scheduler_upstream_changed(struct scheduler *s, uint64_t now)
 {
 	credit_forget(&s->credit);
+	s->upstream_since = now;
 }
 
 void scheduler_pause(struct scheduler *s, struct app *app, bool paused)

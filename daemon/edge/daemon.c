@@ -207,7 +207,7 @@ static void on_address_changed(void *arg)
 {
 	struct daemon *d = arg;
 
-	scheduler_upstream_changed(&d->scheduler);
+	scheduler_upstream_changed(&d->scheduler, clock_now());
 }
 
 static const struct transfers_ops transfers_ops = {

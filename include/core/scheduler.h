@@ -87,7 +87,8 @@ struct scheduler {
 	struct signer signer;
 	struct credit_estimate credit;
 	struct upstream upstream;
-	int64_t wall_offset; /* wall clock less ours, ns */
+	uint64_t upstream_since; /* what was started before went to another server */
+	int64_t wall_offset;     /* wall clock less ours, ns */
 
 	uint64_t absent_until; /* of the room that is remembered longest as absent */
 
@@ -131,7 +132,7 @@ void scheduler_complete(struct scheduler *s, struct request *r, const struct ans
 			uint64_t now);
 
 /* The server behind the transport is, or may be, another one than before. */
-void scheduler_upstream_changed(struct scheduler *s);
+void scheduler_upstream_changed(struct scheduler *s, uint64_t now);
 
 /* Stops or goes on starting messages of one AppID; they are taken in all the same. */
 void scheduler_pause(struct scheduler *s, struct app *app, bool paused);

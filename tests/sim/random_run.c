@@ -65,7 +65,7 @@ static void nearer_server(struct sim *sim)
 {
 	sim->network = &network_lan;
 	/* The edge sees another address before anything is sent to it. */
-	scheduler_upstream_changed(&sim->hosts[0]->scheduler);
+	scheduler_upstream_changed(&sim->hosts[0]->scheduler, sim->now);
 	sim->hosts[0]->kept = 0;
 }
 

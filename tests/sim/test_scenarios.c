@@ -870,8 +870,22 @@ static void test_a_nearer_server_is_not_told_too_much(void **state)
 	/* The fifty seemed to be at home, for they take as long to the old server as the
 	 * next would have; the new one would count both within a second. */
 	sim->network = &network_lan;
-	scheduler_upstream_changed(&h->scheduler);
+	scheduler_upstream_changed(&h->scheduler, sim->now);
 	submit(h, 1, 60);
+	sim_run(sim, 5 * SEC);
+	end(sim);
+}
+
+/* Two hundred of them, which is more than the credit is learnt from. */
+static void test_answers_of_the_old_server_say_nothing_of_the_new_one(void **state)
+{
+	struct sim *sim = begin(&far);
+	struct host *h = sim_host(sim, &(struct sim_config){ .app = "rate = 1000; room_rate = 0" });
+
+	sim_write(sim, &(struct writer){ .host = h, .app_id = 1, .rooms = 30, .rate = 1500 });
+	sim_run(sim, 10 * SEC);
+	sim->network = &network_lan;
+	scheduler_upstream_changed(&h->scheduler, sim->now);
 	sim_run(sim, 5 * SEC);
 	end(sim);
 }
@@ -1124,6 +1138,7 @@ int main(void)
 		cmocka_unit_test(test_a_drain_ends_at_its_deadline_with_a_fate_for_all),
 		cmocka_unit_test(test_a_backlog_is_spread_out),
 		cmocka_unit_test(test_a_nearer_server_is_not_told_too_much),
+		cmocka_unit_test(test_answers_of_the_old_server_say_nothing_of_the_new_one),
 		cmocka_unit_test(test_retries_spend_tokens_too),
 		cmocka_unit_test(test_a_seed_is_the_same_run_every_time),
 		cmocka_unit_test(test_a_hundred_thousand_rooms_are_as_good_as_one),
