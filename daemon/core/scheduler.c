@@ -1151,8 +1151,8 @@ static void abort_all(struct scheduler *s, struct app *app, uint64_t now)
 		struct request *r = list_first(&app->in[REQUEST_IN_FLIGHT], struct request, link);
 
 		s->transport->abort(s->transport, r);
-		app->lease.is_doubtful = true;
 		give_tokens(s, r->room, false, now);
+		app->lease.doubtful = tokens_resting(&app->tokens, now);
 		finish(s, r, FATE_NETWORK, NULL, now);
 	}
 }

@@ -424,7 +424,8 @@ static void ask_changed(struct shared *s, uint64_t now)
 static void call_bye(struct shared *s, struct lease *l, struct shared_call *c, uint64_t now)
 {
 	struct app *app = container_of(l, struct app, lease);
-	uint64_t left = tokens_resting(&app->tokens, now);
+	/* What was aborted is said as it was then, also if that has to be said again. */
+	uint64_t left = max_u64(tokens_resting(&app->tokens, now), l->doubtful);
 	uint64_t part = (left + BYE_PARTS - 1) / BYE_PARTS;
 
 	l->held = left;
@@ -434,7 +435,7 @@ static void call_bye(struct shared *s, struct lease *l, struct shared_call *c, u
 		uint64_t at = now + s->settle;
 
 		part = min_u64(part, left);
-		if (!l->is_doubtful)
+		if (l->doubtful == 0)
 			at = tokens_rested_at(&app->tokens, left - part + 1, now) + REST_MORE;
 		put(c, "%" PRIu64, part);
 		put(c, "%" PRIu64, (at - now) / NSEC_PER_MSEC);

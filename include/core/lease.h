@@ -43,7 +43,7 @@ struct lease {
 	bool say_again;     /* the call under way was overtaken by what happened here */
 	bool is_asked;      /* to tell, whatever has changed */
 	bool is_ending;     /* to say goodbye */
-	bool is_doubtful;   /* something was aborted: it may arrive until it had timed out */
+	uint64_t doubtful;  /* tokens of what was aborted: it may arrive until it had timed out */
 };
 
 void lease_init(struct lease *l);

@@ -662,6 +662,28 @@ static void test_shares_follow_the_configuration_one_host_after_the_other(void *
 	end(sim);
 }
 
+/* When it comes to its last words, all that it sent could be at home; but what was aborted
+ * arrived later than that. */
+static void test_what_was_aborted_is_told_as_it_was_then(void **state)
+{
+	static const struct network slow = { .name = "slow", .out = SEC, .back = MS, .jitter = MS };
+	struct sim *sim;
+
+	upstream_keys = "timeout = 10s";
+	sim = begin(2, 100, "share", true);
+	upstream_keys = "timeout = 2s";
+	hosts[0]->network = &slow;
+	sim_run(sim, 20 * SEC);
+	assert_in_range(hosts[0]->scheduler.in_flight, 40, 50);
+	hosts[0]->link->cut_until = sim->now + 1020 * MS;
+	link_break(hosts[0]);
+	scheduler_abort(&hosts[0]->scheduler, sim->now);
+	shared_leave(&hosts[0]->scheduler.shared, sim->now);
+	sim_turn(hosts[0]);
+	sim_run(sim, 10 * SEC);
+	end(sim);
+}
+
 static const char *book_of(struct sim *sim, const char *field)
 {
 	const char *text = engine_get(sim->redis->engine, "barraged:hosts", field);
@@ -795,6 +817,7 @@ int main(void)
 		cmocka_unit_test(test_who_is_given_much_does_not_send_it_all_at_once),
 		cmocka_unit_test(test_a_share_grows_though_nothing_happens),
 		cmocka_unit_test(test_what_must_be_free_is_given_by_what_each_has),
+		cmocka_unit_test(test_what_was_aborted_is_told_as_it_was_then),
 		cmocka_unit_test(test_shares_follow_the_configuration_one_host_after_the_other),
 		cmocka_unit_test(
 			test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost),
