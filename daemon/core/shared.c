@@ -56,8 +56,15 @@
 /* Whatever an answer says, and longer than anything takes. */
 #define AGAIN_MOST (100 * NSEC_PER_SEC)
 
-/* So many calls may wait for their answers: what takes the engine far less than LEASE. */
-#define SENT_MOST 500
+/* So many calls may wait for their answers: what takes the engine far less than LEASE. How
+ * long that is depends on what all others send, so it is one more for each answer that came
+ * in time, and half as many for each that took nearly as long as one to a beat may, RENEW
+ * after the call before. Or else, when all have much to ask, as after a loss, the answers
+ * come too late, all are out of touch again for that, and have to ask again. A beat, which
+ * does not wait for others, is never the only one. */
+#define SENT_MOST  500
+#define SENT_LEAST 2
+#define LATE       ((LEASE - RENEW) * 3 / 4)
 
 /* When all others know our name (shared.lua, KNOWN), and a little. */
 #define SHARES_AFTER (2600 * NSEC_PER_MSEC)
@@ -275,6 +282,7 @@ void shared_up(struct shared *s, const char *run_id, uint64_t now)
 	forget_sent(s, now);
 	s->up = true;
 	s->stuck = false;
+	s->may_send = SENT_LEAST;
 	s->hello_at = now;
 	(void)snprintf(s->run_id, sizeof(s->run_id), "%s", *run_id ? run_id : "-");
 	note_all(s);
@@ -332,7 +340,7 @@ uint64_t shared_due(const struct shared *s, uint64_t now)
 		return at;
 	if (!list_is_linked(&s->call.sent.link))
 		at = min_u64(at, may_leave(s) ? now : s->beat_at);
-	if (top && s->n_sent < SENT_MOST)
+	if (top && s->n_sent < s->may_send)
 		at = min_u64(at, top->key);
 	return at;
 }
@@ -517,7 +525,7 @@ bool shared_next(struct shared *s, struct shared_call *out, uint64_t now)
 		call_host(s, out, SHARED_BEAT, now);
 		return true;
 	}
-	return s->n_sent < SENT_MOST && call_lease(s, out, now);
+	return s->n_sent < s->may_send && call_lease(s, out, now);
 }
 
 /* Answers. */
@@ -738,6 +746,10 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 	}
 	list_unlink(&sent->link);
 	s->n_sent--;
+	if (now < sent->at + LATE)
+		s->may_send = min_u64(s->may_send + 1, SENT_MOST);
+	else
+		s->may_send = max_u64(s->may_send / 2, SENT_LEAST);
 	if (sent->lease)
 		lease_note(sent->lease);
 	if (is_text(&v[0], "stale"))

@@ -77,7 +77,8 @@ struct shared {
 	uint64_t beaten_at;           /* when the last one, or hello, was sent */
 	struct shared_host_call call; /* one at a time */
 	size_t n_sent;
-	struct list sent; /* of struct shared_sent, the oldest first */
+	uint64_t may_send; /* of n_sent: when there are as many, AppIDs wait */
+	struct list sent;  /* of struct shared_sent, the oldest first */
 
 	/* What the engine knows of us, and we of it. */
 	char life[SHARED_LIFE]; /* "": it never knew us */

@@ -336,6 +336,34 @@ static void test_who_is_unknown_again_and_again_does_not_ask_again_and_again(voi
 	end(sim);
 }
 
+/* All have so much to ask after a loss that a slow engine takes most of a lease for it; what
+ * they ask must not keep their leases from being renewed, or they would have to ask again. */
+static void test_a_slow_engine_is_not_asked_for_more_than_it_can_do(void **state)
+{
+	/* Too short for the connections to be given up, and not. */
+	static const uint64_t losses[] = { 900 * MS, 5 * SEC };
+
+	for (size_t loss = 0; loss < ARRAY_SIZE(losses); loss++) {
+		struct sim *sim = begin_many(8, 10, 5, "share");
+		uint64_t calls;
+
+		sim_run(sim, 20 * SEC);
+		sim->redis->takes = 18 * MS;
+		sim->redis->frozen_until = sim->now + losses[loss];
+		sim_run(sim, 20 * SEC);
+		calls = sim->redis->calls;
+		for (unsigned t = 0; t < 100; t++) {
+			sim_run(sim, 100 * MS);
+			for (unsigned i = 0; i < 8; i++)
+				assert_int_equal(
+					shared_state(&hosts[i]->scheduler.shared, sim->now),
+					SHARED_IN_TOUCH);
+		}
+		assert_in_range(sim->redis->calls - calls, 80, 200); /* nothing but beats */
+		end(sim);
+	}
+}
+
 static void test_the_share_of_a_killed_host_is_kept_for_it(void **state)
 {
 	struct sim *sim = begin(2, 100, "share", true);
@@ -803,6 +831,7 @@ int main(void)
 		cmocka_unit_test(test_an_engine_that_comes_back_empty_costs_little),
 		cmocka_unit_test(test_what_a_killed_host_held_comes_home),
 		cmocka_unit_test(test_who_is_unknown_again_and_again_does_not_ask_again_and_again),
+		cmocka_unit_test(test_a_slow_engine_is_not_asked_for_more_than_it_can_do),
 		cmocka_unit_test(test_the_share_of_a_killed_host_is_kept_for_it),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
