@@ -304,12 +304,20 @@ class Run:
     def go(self):
         self.leave_stale_socket()
         self.daemon.launch()
+
+        def serve():
+            self.serve()
+            self.reload()
+            self.serve_on()
+            self.stop()
+
+        self.see(serve)
+
+    def see(self, act):
+        """What the daemon does, once it has started, and what it makes of a start that failed."""
         try:
             if self.has_started():
-                self.serve()
-                self.reload()
-                self.serve_on()
-                self.stop()
+                act()
             else:
                 self.judge_start()
             self.judge_log()
@@ -324,38 +332,32 @@ class Run:
             listener.bind(str(self.daemon.socket))
             listener.listen()
             self.daemon.launch(preexec_fn=lambda: os.dup2(listener.fileno(), 3), pass_fds=(3,))
-        try:
-            if self.has_started():
-                self.daemon.signal(signal.SIGTERM)
-                status = self.daemon.wait()
-                assert status == 0, f"status {status}"
-            else:
-                self.judge_start()
-            self.judge_log()
-        finally:
-            self.daemon.kill()
+
+        def end():
+            self.daemon.signal(signal.SIGTERM)
+            status = self.daemon.wait()
+            assert status == 0, f"status {status}"
+
+        self.see(end)
 
     def begin_sharing(self, reloads=True):
         """Another script: a reload begins to share what was this host's own, or a second one where that is refused."""
         self.daemon.configure(shared=dict.fromkeys(self.shared()))
         self.leave_stale_socket()
         self.daemon.launch()
-        try:
-            if self.has_started():
-                writer = self.connect()
-                self.send(writer, self.line("one", id=1))
-                self.rest(writer)
-                if reloads:
-                    self.reload()
-                if self.refused_reload:
-                    assert self.daemon.reload()
-                self.recover()
-                self.stop()
-            else:
-                self.judge_start()
-            self.judge_log()
-        finally:
-            self.daemon.kill()
+
+        def share():
+            writer = self.connect()
+            self.send(writer, self.line("one", id=1))
+            self.rest(writer)
+            if reloads:
+                self.reload()
+            if self.refused_reload:
+                assert self.daemon.reload()
+            self.recover()
+            self.stop()
+
+        self.see(share)
 
     def suffer(self):
         """Another script: what goes on failing leaves little to hope for."""
