@@ -173,7 +173,7 @@ int main(int argc, char **argv)
 	curl_multi_setopt(l.multi, CURLMOPT_TIMERDATA, &l);
 	curl_multi_setopt(l.multi, CURLMOPT_MAXCONNECTS, (long)most);
 	for (size_t i = 0; i < most; i++)
-		handles[i] = make(curl_url_dup(url), argv[2], argv[3]);
+		handles[i] = make(url, argv[2], argv[3]);
 	send_all(&l, handles, most, most);
 	before = processor_ns();
 	send_all(&l, handles, most, requests);
