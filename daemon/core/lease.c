@@ -124,6 +124,11 @@ void lease_note(struct lease *l)
 		list_push_back(&l->shared->noted, &l->noted);
 }
 
+uint64_t lease_usable(const struct lease *l)
+{
+	return min_u64(l->held, l->target);
+}
+
 uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint64_t now)
 {
 	const struct shared *s = l->shared;
@@ -136,15 +141,15 @@ uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint
 	if (l->is_ending && !s->leaving && !in_touch)
 		return c->rate;
 	if (in_touch)
-		return min_u64(l->held, l->target);
-	return min_u64(min_u64(l->held, l->target), l->share);
+		return lease_usable(l);
+	return min_u64(lease_usable(l), l->share);
 }
 
 void lease_lapse(struct lease *l)
 {
 	if (l->is_ending) /* it is the host's own, though nobody knows */
 		lease_changed(l);
-	l->target = min_u64(min_u64(l->target, l->held), l->share);
+	l->target = min_u64(lease_usable(l), l->share);
 }
 
 void lease_grow(struct lease *l)
@@ -178,11 +183,6 @@ uint64_t lease_want(struct lease *l, uint64_t now)
 	return min_u64(want, app->config->rate);
 }
 
-static uint64_t usable(const struct lease *l)
-{
-	return min_u64(l->held, l->target);
-}
-
 bool lease_has_news(struct lease *l, uint64_t now)
 {
 	uint64_t want = lease_want(l, now);
@@ -191,7 +191,7 @@ bool lease_has_news(struct lease *l, uint64_t now)
 		return true;
 	/* Who is short stays so; and what is wanted of what is held anyway matters to others
 	 * when they want it, and then we are asked. */
-	return want < l->told_want && want <= usable(l);
+	return want < l->told_want && want <= lease_usable(l);
 }
 
 uint64_t lease_keeps(struct lease *l, uint64_t now)
@@ -233,7 +233,8 @@ uint64_t lease_due(struct lease *l, uint64_t now)
 	if (!l->is_known || l->is_unsaid || l->is_asked)
 		return now;
 	at = min_u64(l->again_at, returns_at(l, now));
-	if (l->told_want <= usable(l) && lease_want(l, now) > usable(l)) /* it is short */
+	/* It is short. */
+	if (l->told_want <= lease_usable(l) && lease_want(l, now) > lease_usable(l))
 		at = min_u64(at, l->called_at + CALM);
 	return at;
 }

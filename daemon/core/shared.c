@@ -679,7 +679,7 @@ static void on_bye_answer(struct shared *s, struct lease *l)
 static bool on_sync_answer(struct shared *s, struct lease *l, const struct shared_value *v,
 			   size_t n, uint64_t now)
 {
-	uint64_t before = min_u64(l->held, l->target);
+	uint64_t before = lease_usable(l);
 	uint64_t share;
 
 	lease_note(l);
@@ -702,9 +702,9 @@ static bool on_sync_answer(struct shared *s, struct lease *l, const struct share
 	l->told_held = l->held;
 	if (positive(&v[6]) > 0)
 		l->again_at = now + min_u64(positive(&v[6]) * NSEC_PER_MSEC, AGAIN_MOST);
-	if (min_u64(l->held, l->target) <= before)
+	if (lease_usable(l) <= before)
 		return true;
-	l->gained += min_u64(l->held, l->target) - before;
+	l->gained += lease_usable(l) - before;
 	lease_changed(l);
 	return true;
 }

@@ -68,6 +68,9 @@ uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint
 
 /* For struct shared. */
 
+/* How many of those that it holds may be used while it is in touch. */
+uint64_t lease_usable(const struct lease *l);
+
 /* How many tokens the AppID could use. */
 uint64_t lease_want(struct lease *l, uint64_t now);
 
