@@ -185,8 +185,12 @@ def test_the_mistakes_that_would_be_silent_are_not_made(root):
     units = root / folders()["units"]
     service = directives(units / "barraged.service")
     names = {name for name, _ in service}
-    # Every peer would be user 65534, and the sockets would go with the folder at each stop.
-    assert not names & {"PrivateUsers", "RuntimeDirectory", "DynamicUser"}
+    # Every peer would be user 65534.
+    assert not names & {"PrivateUsers", "DynamicUser"}
+    # The sockets would go with the folder at each stop; what is in it is for whoever starts after a kill.
+    folder = dict(service)["RuntimeDirectory"]
+    assert all(folder not in path for unit in units.glob("*.socket") for _, path in directives(unit))
+    assert dict(service)["RuntimeDirectoryPreserve"] == "restart"
     # The socket units would stay failed.
     assert not names & {"RestartPreventExitStatus", "StartLimitBurst"}
     assert ("StartLimitIntervalSec", "0") in service and ("Restart", "always") in service

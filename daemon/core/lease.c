@@ -137,6 +137,8 @@ uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint
 	if (!s)
 		return c->rate;
 	in_touch = s->in_touch && now < s->lease_until;
+	if (!in_touch && s->has_pledged)
+		return 0;
 	/* It was taken out of [shared] while nobody can be told. */
 	if (l->is_ending && !s->leaving && !in_touch)
 		return c->rate;

@@ -264,6 +264,25 @@ static void ask_again(struct shared *s, const struct shared_sent *sent, uint64_t
 	ask_each(s);
 }
 
+bool shared_has_to_pledge(struct shared *s, uint64_t now)
+{
+	pass_time(s, now);
+	return s->in_touch != s->has_pledged;
+}
+
+void shared_pledge(struct shared *s, uint64_t now)
+{
+	pass_time(s, now);
+	s->has_pledged = s->in_touch;
+	if (!s->has_pledged)
+		change_all(s);
+}
+
+void shared_found(struct shared *s, const char *incarnation)
+{
+	(void)snprintf(s->found, sizeof(s->found), "%s", incarnation);
+}
+
 /* What was told may not have arrived, and what was answered did not. */
 static void forget_sent(struct shared *s, uint64_t now)
 {
@@ -409,6 +428,7 @@ static void call_host(struct shared *s, struct shared_call *c, enum shared_op op
 	s->helloed_at = now;
 	put(c, "%" PRIu64, s->greatest);
 	put(c, "%" PRIu64, s->members_at);
+	put(c, "%s", s->found);
 	c->members = s->members;
 }
 

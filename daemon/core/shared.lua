@@ -223,7 +223,7 @@ local function begin_life()
 end
 
 local function restore()
-  local most, at, names = math.max(greatest, tonumber(ARGV[10])), tonumber(ARGV[11]), ARGV[12] or ''
+  local most, at, names = math.max(greatest, tonumber(ARGV[10])), tonumber(ARGV[11]), ARGV[13] or ''
   if now >= quiet then return end
   set_quiet(math.max(quiet, math.min(tonumber(raw['#began']), now) + LEASE + DELAY + most))
   -- Of two from the same life the later one knows who has said goodbye since then.
@@ -259,11 +259,13 @@ local function hello()
   if h and h.incarnation ~= incarnation then
     if not is_fresh and h.incarnation ~= '-' and h['until'] > now then return { 'taken' } end
     -- What the process before this one sent must rest as if it still ran.
-    -- One that was silent may have gone on with its share until just now.
+    -- One that was silent may have gone on with its share until just now, but for one that has left the pledge that
+    -- it had not.
+    local has_pledged = h.incarnation == ARGV[12]
     local ends = may_have_more(h) and h['until'] or 0
-    if h.share == 1 and not is_alive(h) then ends = math.max(ends, now) end
+    if h.share == 1 and not is_alive(h) and not has_pledged then ends = math.max(ends, now) end
     if h.incarnation == '-' and not is_fresh then ends = 0 end -- it is the one that was cut off, and says what it has
-    local what = is_alive(h) and HELD or may_have_more(h) and MOST or SHARE
+    local what = (is_alive(h) or has_pledged) and HELD or may_have_more(h) and MOST or SHARE
     if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + h.settle, what) end
     h = nil
   end

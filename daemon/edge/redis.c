@@ -62,6 +62,7 @@
 #include "edge/clock.h"
 #include "edge/entropy.h"
 #include "edge/log.h"
+#include "edge/pledge.h"
 #include "edge/resolver.h"
 #include "edge/vault.h"
 
@@ -149,6 +150,7 @@ struct redis {
 	bool is_named; /* the resolver knows the address's host */
 	struct line calls;
 	struct line hints;
+	struct pledge pledge;
 	redisReplyObjectFunctions making; /* of replies, by the reader */
 	void *(*make_array)(const redisReadTask *task, n_elements n); /* hiredis' own */
 	bool has_refused;                                             /* the last array */
@@ -849,6 +851,10 @@ uint64_t redis_turn(struct redis *r, uint64_t now)
 	bool wanted = shared_state(r->shared, now) != SHARED_OFF || !shared_is_silent(r->shared);
 	uint64_t next;
 
+	if (wanted)
+		pledge_open(&r->pledge, r->shared, r->config->socket);
+	if (pledge_keep(&r->pledge, r->shared, now))
+		return now;
 	if (r->calls.phase == PHASE_READY && shared_is_stuck(r->shared, now)) {
 		trouble(&r->calls, "no answer in time");
 		note_state(r, now);
@@ -968,6 +974,7 @@ void redis_close(struct redis *r)
 	hang_up(&r->calls);
 	hang_up(&r->hints);
 	resolver_close(r->resolver);
+	pledge_close(&r->pledge);
 	redis_free_if_done(r);
 }
 

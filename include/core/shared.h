@@ -58,14 +58,16 @@ struct shared_host_call {
 	} op;
 };
 
-#define SHARED_LIFE 128
+#define SHARED_LIFE        128
+#define SHARED_INCARNATION 24
 
 /* Zeroed is SHARED_OFF. */
 struct shared {
-	const struct config *config; /* borrowed */
-	char incarnation[24];        /* of this process */
-	uint64_t sequence;           /* of the last call */
-	uint64_t settle;             /* after what time nothing is under way or resting, ns */
+	const struct config *config;          /* borrowed */
+	char incarnation[SHARED_INCARNATION]; /* of this process */
+	char found[SHARED_INCARNATION]; /* of one before it, that has left a pledge; "": none */
+	uint64_t sequence;              /* of the last call */
+	uint64_t settle;                /* after what time nothing is under way or resting, ns */
 
 	/* The connection. */
 	bool up;
@@ -101,6 +103,8 @@ struct shared {
 	struct heap timers; /* of leases: when one is due */
 	size_t n_unsaid;    /* leases */
 
+	bool has_pledged; /* as shared_pledge() said last */
+
 	bool leaving;
 	bool left;
 };
@@ -126,6 +130,23 @@ uint64_t shared_grows_at(const struct shared *s, uint64_t now);
  * subscribes to the channels and learns the server's run_id (INFO server) before it says
  * shared_up(). After each scheduler_run(), and after each function here, it drains
  * shared_next(). It runs the scheduler after each function that takes in something. */
+
+/* A process that is killed may have been one that was cut off and had gone on with its share
+ * until just now; so what that may have been is counted beside the share of the next process,
+ * which comes back to it late. But for one that has left behind a pledge that it sends by the
+ * engine's word alone. */
+
+/* Whether it is to be left, or taken back, in this turn: the edge writes s->incarnation where
+ * the next process of this host will find it, or nothing in its place, and says
+ * shared_pledge(). What was there before is left alone until then. */
+bool shared_has_to_pledge(struct shared *s, uint64_t now);
+
+/* That is done. A pledge that was not taken back is kept. */
+void shared_pledge(struct shared *s, uint64_t now);
+
+/* What the process before this one has left, before the first shared_up(). It must have
+ * ended. */
+void shared_found(struct shared *s, const char *incarnation);
 
 /* The connection is ready; @run_id names the server process. */
 void shared_up(struct shared *s, const char *run_id, uint64_t now);

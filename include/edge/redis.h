@@ -11,7 +11,7 @@
 #include "core/shared.h"
 
 /* Descriptors that it may need. */
-#define REDIS_DESCRIPTORS 2
+#define REDIS_DESCRIPTORS 3
 
 struct redis;
 

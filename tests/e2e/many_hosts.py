@@ -239,11 +239,14 @@ class Cluster:
         }
 
     def daemon(self, i, start=True):
-        """The daemon of that host, started; another one if there has been one."""
+        """The daemon of that host, started; another one if there has been one, which finds what that has left."""
+        folder = self.host.directory / f"run{i}"
+        folder.mkdir(exist_ok=True)
         daemon = self.daemons[i] = self.host.daemon(
             self.zego,
             start=start,
             command=self.network(i).command,
+            environment={"RUNTIME_DIRECTORY": str(folder)},
             upstream={"timeout": "2s", "connect_timeout": "1s"},
             shared=self.shared(i),
             app={"rate": self.n, "room_rate": 0},

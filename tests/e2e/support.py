@@ -595,7 +595,7 @@ class Daemon:
         assert status == 0
         assert not ALARMS.search(self.log)
         self.host.check_secrecy(self.log.encode(), *(writer.heard for writer in self.writers))
-        self.host.check_secrecy(*(file.read_bytes() for file in self.host.directory.glob(f"{self.name}.*.lock")))
+        self.host.check_secrecy(*(file.read_bytes() for file in self.host.directory.glob(f"{self.name}.*.[lp]*")))
         self.host.run("--config", self.config, "--dump-config", under=())  # as tests of their own show it
 
     def check_itself(self):

@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -284,6 +285,57 @@ def test_a_name_that_two_have_belongs_to_the_latter(host, engine, zego):
     assert outcome(first.connect().ask(message(id=1))) == "expired"
     assert second.stop() == 0
     wait_for_state(first, "in_touch")
+
+
+def incarnation(engine, name="host"):
+    return engine.ask("HGET", "barraged:hosts", name).split()[0]
+
+
+def kill(daemon):
+    daemon.process.kill()
+    daemon.wait()
+
+
+def test_a_daemon_that_is_killed_leaves_behind_how_it_sent(host, engine, zego):
+    """So that the next one waits for what the engine does not know of, and for nothing else."""
+    daemon = host.daemon(zego, shared=shared(engine), upstream={"timeout": "1s", "connect_timeout": "1s"})
+    pledge = Path(f"{daemon.socket}.pledge")
+    eventually(lambda: pledge.read_text() == incarnation(engine), "the pledge")
+    first = incarnation(engine)
+    kill(daemon)
+    time.sleep(5)  # longer than anything of it is under way
+    daemon.start()
+    eventually(lambda: pledge.read_text() == incarnation(engine) != first, "the pledge of the next one")
+    assert f"~host~{first}" not in engine.ask("HKEYS", "barraged:hosts").split()
+
+    second = incarnation(engine)
+    with engine.frozen():
+        wait_for_state(daemon, "lost")
+        eventually(lambda: pledge.read_text() == "", "it to be taken back")
+        time.sleep(5)
+        kill(daemon)
+    daemon.start()
+    wait_for_state(daemon, "in_touch")
+    assert f"~host~{second}" in engine.ask("HKEYS", "barraged:hosts").split()
+
+
+def test_a_pledge_that_cannot_be_left_is_told_and_done_without(host, engine, zego):
+    folder = host.directory / "no folder"
+    daemon = host.daemon(zego, shared=shared(engine), environment={"RUNTIME_DIRECTORY": f"{folder}:/elsewhere"})
+    wait_for_state(daemon, "in_touch")
+    assert f"{folder}/pledge: No such file or directory" in daemon.log
+    folder.mkdir()
+    (folder / "pledge").write_text("not an incarnation, and longer than any of them\n" * 100)
+    kill(daemon)
+    daemon.start()
+    eventually(lambda: (folder / "pledge").read_text() == incarnation(engine), "the pledge")
+    other = host.daemon(zego, shared=shared(engine, "other"), environment={"RUNTIME_DIRECTORY": str(folder)})
+    wait_for_state(other, "in_touch")
+    assert f"{folder}/pledge: another process has it" in other.log
+    (folder / "pledge").unlink()
+    engine.kill()
+    wait_for_state(daemon, "lost")
+    assert "cannot be taken back" not in daemon.log
 
 
 def test_a_reload_begins_and_ends_sharing(host, engine, zego):

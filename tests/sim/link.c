@@ -281,6 +281,23 @@ struct link *link_new(struct host *h)
 	return l;
 }
 
+/* Returns whether it was written, and the scheduler is to run. */
+static bool keep_pledge(struct host *h)
+{
+	struct link *l = h->link;
+	struct shared *s = &h->scheduler.shared;
+
+	if (!l->pledge || !shared_has_to_pledge(s, h->sim->now))
+		return false;
+	if (sim_chance(h->sim) < l->sticks)
+		l->sticks = 1;
+	if (l->sticks >= 1)
+		return false;
+	(void)snprintf(l->pledge, SHARED_INCARNATION, "%s", s->in_touch ? s->incarnation : "");
+	shared_pledge(s, h->sim->now);
+	return true;
+}
+
 uint64_t link_turn(struct host *h, uint64_t next)
 {
 	struct sim *sim = h->sim;
@@ -294,6 +311,8 @@ uint64_t link_turn(struct host *h, uint64_t next)
 		drop(l);
 		next = h->next_run = scheduler_run(&h->scheduler, sim->now); /* another turn */
 	}
+	if (keep_pledge(h))
+		next = h->next_run = scheduler_run(&h->scheduler, sim->now);
 	if (wanted && !l->is_up && !l->is_connecting)
 		connect_after(l, 100 * MS);
 	while (l->is_up && shared_next(s, &call, sim->now))

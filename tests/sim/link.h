@@ -39,6 +39,8 @@ struct link {
 	uint64_t cut_until;  /* nothing passes */
 	uint64_t deaf_until; /* nothing comes back */
 	uint64_t mute_until; /* nothing goes there */
+	char *pledge; /* a file of SHARED_INCARNATION bytes, which outlives the process; NULL: none */
+	double sticks; /* chance that this file cannot be changed any more */
 };
 
 /* Gives a world an engine. */

@@ -45,6 +45,8 @@ struct member {
 	uint64_t starts_at; /* without a process: when the next one starts; NEVER */
 	bool is_sharing;    /* by its configuration */
 	bool is_missed;     /* it ended without a word: the engine may keep its share */
+	bool has_pledge;    /* there is a place for it */
+	char pledge[SHARED_INCARNATION];
 };
 
 struct many {
@@ -95,6 +97,9 @@ struct host *many_host(struct sim *sim, const struct many_host *m)
 						.shared = shared,
 						.n_apps = m->n_apps });
 	h->link->way = m->way;
+	h->link->pledge = m->pledge;
+	if (m->pledge)
+		shared_found(&h->scheduler.shared, m->pledge);
 	return h;
 }
 
@@ -147,6 +152,7 @@ static void start(struct many *m, struct member *member)
 		.hosts = m->hosts,
 		.n_apps = m->n_apps,
 		.way = member->way,
+		.pledge = member->has_pledge ? member->pledge : NULL,
 	};
 
 	member->h = many_host(m->sim, &want);
@@ -154,6 +160,7 @@ static void start(struct many *m, struct member *member)
 	member->h->link->jitter = member->jitter;
 	member->h->link->spikes = member->spikes;
 	member->h->link->lost = by_chance(m, 0.2) ? 0.3 : 0;
+	member->h->link->sticks = by_chance(m, 0.2) ? 0.2 : 0;
 	member->leaving = STAYS;
 	member->is_sharing = true;
 	member->starts_at = NEVER;
@@ -192,6 +199,7 @@ static struct member *add_member(struct many *m)
 	member->way = 50 * NSEC_PER_USEC + sim_below(m->sim, by_chance(m, 0.2) ? 100 * MS : MS);
 	member->jitter = member->way / 4;
 	member->spikes = by_chance(m, 0.2) ? 0.02 : 0;
+	member->has_pledge = by_chance(m, 0.7);
 	start(m, member);
 	return member;
 }

@@ -16,6 +16,7 @@ struct many_host {
 	unsigned hosts;
 	unsigned n_apps;
 	uint64_t way; /* to the engine, ns */
+	char *pledge; /* what is left behind, of SHARED_INCARNATION bytes; NULL: nothing */
 };
 struct host *many_host(struct sim *sim, const struct many_host *m);
 

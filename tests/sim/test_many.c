@@ -16,7 +16,24 @@
 
 static struct host *hosts[SIM_HOSTS];
 static char app_keys[64];
+static char pledges[SIM_HOSTS][SHARED_INCARNATION];
 static const char *upstream_keys = "timeout = 2s";
+
+/* The host of that number among @k, or its next process. */
+static void start(struct sim *sim, unsigned i, unsigned k, unsigned apps, const char *on_lost)
+{
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "h%u", i);
+	hosts[i] = many_host(sim, &(struct many_host){ .name = name,
+						       .on_lost = on_lost,
+						       .app = app_keys,
+						       .upstream = upstream_keys,
+						       .hosts = k,
+						       .n_apps = apps,
+						       .way = ENGINE_WAY,
+						       .pledge = pledges[i] });
+}
 
 /* A world of @k hosts. */
 static struct sim *begin_many(unsigned k, unsigned n, unsigned apps, const char *on_lost)
@@ -26,16 +43,8 @@ static struct sim *begin_many(unsigned k, unsigned n, unsigned apps, const char 
 	redis_new(sim);
 	(void)snprintf(app_keys, sizeof(app_keys), "rate = %u; room_rate = 0", n);
 	for (unsigned i = 0; i < k; i++) {
-		char name[16];
-
-		(void)snprintf(name, sizeof(name), "h%u", i);
-		hosts[i] = many_host(sim, &(struct many_host){ .name = name,
-							       .on_lost = on_lost,
-							       .app = app_keys,
-							       .upstream = upstream_keys,
-							       .hosts = k,
-							       .n_apps = apps,
-							       .way = ENGINE_WAY });
+		*pledges[i] = '\0';
+		start(sim, i, k, apps, on_lost);
 	}
 	return sim;
 }
@@ -391,6 +400,87 @@ static void say_goodbye(struct sim *sim, struct host *h)
 	sim_run(sim, 10 * MS);
 	assert_true(shared_is_silent(&h->scheduler.shared));
 	sim_kill(h);
+}
+
+/* It was not cut off, so what it sent is over, and nobody need wait for it. */
+static void test_a_killed_host_that_is_back_has_its_part_at_once(void **state)
+{
+	static const unsigned ks[] = { 2, 4, 8 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ks); i++) {
+		struct sim *sim = begin(ks[i], 100, "share", true);
+		uint64_t used;
+
+		sim_run(sim, 20 * SEC);
+		sim_kill(hosts[0]);
+		sim_run(sim, 6 * SEC);
+		start(sim, 0, ks[i], 1, "share");
+		sim_write(sim, &(struct writer){
+				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+		sim_run(sim, SEC);
+		used = arrivals_in(sim, 5 * SEC);
+		print_message("%u hosts: %.1f %% used\n", ks[i], (double)used / 5);
+		assert_true(used >= 485);
+		assert_true(hosts[0]->seen[1].arrivals >= 400 / ks[i]);
+		end(sim);
+	}
+}
+
+/* Until it was killed; the next process has nothing of it while that is under way. */
+static void test_a_host_that_was_cut_off_may_have_sent(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 20 * SEC);
+	assert_int_not_equal(*pledges[0], '\0');
+	hosts[0]->link->cut_until = NEVER;
+	sim_run(sim, 20 * SEC);
+	assert_int_equal(*pledges[0], '\0');
+	assert_int_equal(allotment(hosts[0]), 50);
+	sim_kill(hosts[0]);
+	start(sim, 0, 2, 1, "share");
+	assert_true(arrivals_in(sim, SEC) <= 100);
+	assert_true(arrivals_in(sim, 2 * SEC) <= 102); /* what the other has */
+	sim_run(sim, 3 * SEC);
+	assert_true(arrivals_in(sim, SEC) >= 97);
+	end(sim);
+}
+
+/* Also where the engine knows it by the word of others alone, and not which process it was. */
+static void test_a_host_that_was_cut_off_may_have_sent_in_another_life(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 20 * SEC);
+	hosts[0]->link->cut_until = NEVER;
+	sim_run(sim, 20 * SEC);
+	engine_flush(sim->redis->engine);
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 50);
+	assert_int_equal(allotment(hosts[1]), 50);
+	sim_kill(hosts[0]);
+	start(sim, 0, 2, 1, "share");
+	assert_true(arrivals_in(sim, 3 * SEC) <= 210);
+	sim_run(sim, 3 * SEC);
+	assert_true(arrivals_in(sim, SEC) >= 97);
+	end(sim);
+}
+
+/* What cannot be taken back is kept. */
+static void test_who_has_pledged_and_is_cut_off_sends_nothing(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 20 * SEC);
+	hosts[0]->link->sticks = 1;
+	hosts[0]->link->cut_until = sim->now + 20 * SEC;
+	sim_run(sim, 5 * SEC);
+	assert_int_equal(allotment(hosts[0]), 0);
+	sim_run(sim, 14 * SEC);
+	assert_int_equal(allotment(hosts[0]), 0);
+	sim_run(sim, 5 * SEC);
+	assert_int_equal(allotment(hosts[0]), 50);
+	end(sim);
 }
 
 static void test_who_says_goodbye_leaves_its_part_at_once(void **state)
@@ -833,6 +923,10 @@ int main(void)
 		cmocka_unit_test(test_who_is_unknown_again_and_again_does_not_ask_again_and_again),
 		cmocka_unit_test(test_a_slow_engine_is_not_asked_for_more_than_it_can_do),
 		cmocka_unit_test(test_the_share_of_a_killed_host_is_kept_for_it),
+		cmocka_unit_test(test_a_killed_host_that_is_back_has_its_part_at_once),
+		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent),
+		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent_in_another_life),
+		cmocka_unit_test(test_who_has_pledged_and_is_cut_off_sends_nothing),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
 		cmocka_unit_test(test_of_two_by_one_name_the_later_goes_on),
