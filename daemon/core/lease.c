@@ -154,6 +154,12 @@ void lease_lapse(struct lease *l)
 	l->target = min_u64(lease_usable(l), l->share);
 }
 
+void lease_retreat(struct lease *l)
+{
+	lease_lapse(l);
+	l->say_again = true;
+}
+
 void lease_grow(struct lease *l)
 {
 	if (l->target >= l->share)

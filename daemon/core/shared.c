@@ -90,9 +90,17 @@ void shared_deinit(struct shared *s)
 
 void shared_configure(struct shared *s, const struct config *c, uint64_t incarnation, uint64_t now)
 {
+	uint64_t settle = c->timeout + SETTLE_MORE;
+
 	s->config = c;
+	/* Whoever is cut off may not know how long he has to wait for what is sent from now on: all
+	 * but the share is not used until the engine is sure that he does, or that his is kept. */
+	list_for_each (node, &s->leases) {
+		if (settle > s->settle)
+			lease_retreat(list_entry(node, struct lease, link));
+	}
 	/* Never less than before: something may be under way since then. */
-	s->settle = max_u64(s->settle, c->timeout + SETTLE_MORE);
+	s->settle = max_u64(s->settle, settle);
 	if (!*s->incarnation) /* a letter, so that it is a number to nobody */
 		(void)snprintf(s->incarnation, sizeof(s->incarnation), "i%016" PRIx64,
 			       incarnation ^ now);

@@ -22,6 +22,7 @@ local KNOWN = 2500   -- more than two LEASE: likewise for a name, which beats al
 local LATE = 1200000 -- nothing arrives from a process that ended so long ago: longer than TCP tries
 local ROUND = 10000  -- what cannot be divided goes round in so long: each time a token is missing for a moment
 local LONG_ROUND, ENOUGH = 30000, 10 -- and in so long, when it is less than a tenth of what each has anyway
+local MOVE = 1250    -- in what a token has come from one to another: its window, and what is said
 
 local op, name, incarnation, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local sequence, heard, settle, share = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -380,6 +381,8 @@ local function divide(most, names, wants, is_over)
   -- At the end of each turn one of them hands on to one other, so that few tokens are missing at a time. He asks when
   -- his turn is over; who gets it is told, and asks only if that was long ago.
   local turn = math.floor((level < ENOUGH and ROUND or LONG_ROUND) / #hungry)
+  -- Where there are many hosts for each token, it is on its way to the next one for most of a short turn.
+  turn = math.max(turn, math.floor(MOVE / most))
   local first = math.floor(now / turn)
   for i = 0, #hungry - 1 do
     local j = hungry[(first + i) % #hungry + 1]
@@ -480,7 +483,8 @@ local function sync()
     grant = math.min(grant, math.max(0, tonumber(meta['#known']) - in_hands))
     soon(quiet)
   end
-  if now < hosts[name].slower + HEARD then
+  local is_slower = now < hosts[name].slower + HEARD
+  if is_slower then
     grant = 0
     soon(hosts[name].slower + HEARD)
   end
@@ -500,6 +504,7 @@ local function sync()
   right = math.max(right, now < quiet and uses + grant or n - others)
   me.right = math.min(me.held, right)
   local usable = math.min(me.told, right)
+  if is_slower then usable = math.min(usable, uses) end
   local free = n - others - me.held
   for _, j in ipairs(alive) do
     local e = entries[j]

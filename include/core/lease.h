@@ -95,6 +95,9 @@ uint64_t lease_keeps(struct lease *l, uint64_t now);
 /* Out of touch: no more than the share is used. */
 void lease_lapse(struct lease *l);
 
+/* Likewise until the engine has answered what is said from now on. */
+void lease_retreat(struct lease *l);
+
 /* Out of touch for so long that all others leave us our share: it is used in full. */
 void lease_grow(struct lease *l);
 

@@ -187,6 +187,39 @@ static void test_what_cannot_be_divided_goes_round(void **state)
 	}
 }
 
+/* Also where there are many times more hosts than messages a second: a turn is as long as a
+ * token takes to get to whose turn it is. */
+static void test_every_host_has_its_turn(void **state)
+{
+	static const struct {
+		unsigned k, n;
+	} worlds[] = { { 12, 1 }, { 24, 2 }, { 50, 3 } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(worlds); i++) {
+		unsigned k = worlds[i].k;
+		struct sim *sim = begin(k, worlds[i].n, "hold", true);
+		uint64_t before[SIM_HOSTS];
+		uint64_t least = UINT64_MAX;
+		uint64_t most = 0;
+		uint64_t sum;
+
+		sim_run(sim, 30 * SEC);
+		for (unsigned j = 0; j < k; j++)
+			before[j] = hosts[j]->seen[1].arrivals;
+		sum = arrivals_in(sim, 240 * SEC);
+		for (unsigned j = 0; j < k; j++) {
+			least = min_u64(least, hosts[j]->seen[1].arrivals - before[j]);
+			most = max_u64(most, hosts[j]->seen[1].arrivals - before[j]);
+		}
+		print_message("%u hosts, N = %u: %.1f %% used, %d to %d of %.1f each\n", k,
+			      worlds[i].n, (double)sum / (2.4 * worlds[i].n), (int)least, (int)most,
+			      (double)sum / k);
+		assert_true(least >= sum / k / 2);
+		assert_true(sum >= 180 * worlds[i].n);
+		end(sim);
+	}
+}
+
 static void test_what_an_idle_host_does_not_use_others_do(void **state)
 {
 	struct sim *sim = begin(4, 100, "share", false);
@@ -746,6 +779,41 @@ static void reload(struct host *h, const char *shared, const char *app)
 	assert_int_equal(sim_reload(h, &c), 0);
 }
 
+/* What is sent from then on may take longer than those know who are cut off just then. */
+static void test_a_longer_timeout_is_in_force_when_all_know(void **state)
+{
+	struct network slow = network_wan;
+	static const char shared[] = "redis = unix:/redis; hosts = 2; name = h1";
+	struct sim *sim = begin(2, 100, "share", false);
+
+	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 300 });
+	sim_run(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[1]), 100);
+	hosts[1]->link->way = 100 * MS;
+	shared_poked(&hosts[1]->scheduler.shared, "1", 1, sim->now);
+	sim_turn(hosts[1]); /* it asks, and has the answer after the reload */
+	upstream_keys = "timeout = 4s";
+	reload(hosts[1], shared, app_keys);
+	sim_run(sim, 300 * MS);
+	assert_int_equal(allotment(hosts[1]), 50);
+	sim_run(sim, 700 * MS);
+	assert_int_equal(allotment(hosts[1]), 50);
+	sim_run(sim, 2 * SEC);
+	assert_int_equal(allotment(hosts[1]), 100);
+	hosts[0]->link->cut_until = sim->now + 90 * SEC;
+	sim_run(sim, 200 * MS);
+	upstream_keys = "timeout = 60s";
+	reload(hosts[1], shared, app_keys);
+	upstream_keys = "timeout = 2s";
+	slow.out = 7 * SEC; /* and eight times as long on a new connection */
+	hosts[1]->network = &slow;
+	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 300 });
+	sim_run(sim, 80 * SEC);
+	assert_string_equal(sim->failure, "");
+	assert_int_equal(allotment(hosts[0]), 50);
+	end(sim);
+}
+
 /* Idle AppIDs have nothing else to say. */
 static void test_shares_follow_the_configuration_one_host_after_the_other(void **state)
 {
@@ -882,7 +950,7 @@ static void test_that_somebody_fell_silent_is_known_though_the_answer_was_lost(v
 	};
 	struct sim *sim;
 
-	upstream_keys = "timeout = 30s";
+	upstream_keys = "timeout = 60s";
 	sim = begin_with_one_that_has_all();
 	upstream_keys = "timeout = 2s";
 	/* So that it has a connection for each token. */
@@ -912,6 +980,7 @@ int main(void)
 		cmocka_unit_test(test_all_of_n_is_used_and_each_has_its_part),
 		cmocka_unit_test(test_a_message_costs_less_than_two_calls),
 		cmocka_unit_test(test_what_cannot_be_divided_goes_round),
+		cmocka_unit_test(test_every_host_has_its_turn),
 		cmocka_unit_test(test_what_an_idle_host_does_not_use_others_do),
 		cmocka_unit_test(test_a_lone_message_hardly_waits),
 		cmocka_unit_test(test_without_the_engine_each_goes_on_with_its_share),
@@ -941,6 +1010,7 @@ int main(void)
 		cmocka_unit_test(test_a_share_grows_though_nothing_happens),
 		cmocka_unit_test(test_what_must_be_free_is_given_by_what_each_has),
 		cmocka_unit_test(test_what_was_aborted_is_told_as_it_was_then),
+		cmocka_unit_test(test_a_longer_timeout_is_in_force_when_all_know),
 		cmocka_unit_test(test_shares_follow_the_configuration_one_host_after_the_other),
 		cmocka_unit_test(
 			test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost),
