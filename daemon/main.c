@@ -111,6 +111,13 @@ static int load(struct config **config, struct vault **vault, const struct optio
 	return r > 0 ? EX_CONFIG : EXIT_SUCCESS;
 }
 
+static void print_warning(void *arg, unsigned line, const char *text)
+{
+	const char **path = arg;
+
+	fprintf(stderr, "%s:%u: warning: %s\n", *path, line, text);
+}
+
 static int dump(const struct config *config)
 {
 	struct buffer text = { 0 };
@@ -125,12 +132,15 @@ static int dump(const struct config *config)
 
 static int act(const struct options *o, struct config *config, struct vault *vault)
 {
+	const char *path = o->config;
 	int status = EXIT_SUCCESS;
 
 	if (o->action == ACTION_RUN)
 		return daemon_run(o->config, config, vault);
 	if (o->action == ACTION_DUMP)
 		status = dump(config);
+	else
+		config_warn(config, print_warning, &path);
 	config_free(config);
 	vault_free(vault);
 	return status;

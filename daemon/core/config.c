@@ -415,9 +415,22 @@ static bool is_everyones(const struct app_config *a)
 	return a->users.n == 0 && a->groups.n == 0;
 }
 
-bool config_shares_nothing(const struct config *c)
+void config_warn(const struct config *c, config_report_fn report, void *arg)
 {
-	return c->reading.lines[SECTION_SHARED] > 0 && !*c->redis;
+	struct findings f = { .report = report, .arg = arg };
+
+	if (c->reading.lines[SECTION_SHARED] > 0 && !*c->redis)
+		found(&f, c->reading.lines[SECTION_SHARED],
+		      "[shared] has no redis: every AppID's budget is this host's alone");
+	if (!*c->redis || c->on_lost != ON_LOST_SHARE)
+		return;
+	for (const struct app_config *a = c->apps; a < c->apps + c->n_apps; a++) {
+		if (a->shared && a->rate < c->shared_hosts)
+			found(&f, a->line,
+			      "app=%" PRIu32 " has a rate of %" PRIu64 " for %" PRIu64
+			      " hosts: one that is cut off has no share, and sends nothing",
+			      a->app_id, a->rate, c->shared_hosts);
+	}
 }
 
 int config_finish(struct config *c, config_report_fn report, void *arg)

@@ -392,23 +392,9 @@ static int put_in_force(struct daemon *d, const struct config *c)
 	return 0;
 }
 
-/* Less than a message for each host cannot be divided: who asks for shares should know. So
- * should who means to share and has left out by what: each host would send N. */
-static void list_odd_shares(const struct config *c, struct buffer *warnings)
+static void note_warning(void *arg, unsigned line, const char *text)
 {
-	if (config_shares_nothing(c))
-		buffer_puts(warnings, "[shared] has no redis: every AppID's budget is this host's "
-				      "alone\n");
-	if (!*c->redis || c->on_lost != ON_LOST_SHARE)
-		return;
-	for (const struct app_config *a = c->apps; a < c->apps + c->n_apps; a++) {
-		if (a->shared && a->rate < c->shared_hosts)
-			buffer_printf(
-				warnings,
-				"app=%" PRIu32 " has a rate of %" PRIu64 " for %" PRIu64
-				" hosts: one that is cut off has no share, and sends nothing\n",
-				a->app_id, a->rate, c->shared_hosts);
-	}
+	buffer_printf(arg, "%s\n", text);
 }
 
 static void swap_texts(char **a, char **b)
@@ -446,7 +432,7 @@ static int reload(struct daemon *d, struct buffer *errors, struct buffer *warnin
 	r = configfile_load(&config, &vault, d->path, false, errors);
 	if (r == 0) {
 		list_fixed_keys(old, config, warnings);
-		list_odd_shares(config, warnings);
+		config_warn(config, note_warning, warnings);
 		keep_identity(d, config);
 		r = put_in_force(d, config);
 		if (r < 0)
@@ -839,7 +825,7 @@ static int start_parts(struct daemon *d)
 		intake_on_long_turn(d->intake, turn, d);
 		limit_clients(d, d->config);
 	}
-	list_odd_shares(d->config, &warnings);
+	config_warn(d->config, note_warning, &warnings);
 	log_lines(LOG_LEVEL_WARNING, &warnings);
 	return r == 0 ? start_watching(d) : r;
 }

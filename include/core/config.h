@@ -177,8 +177,10 @@ typedef void (*config_report_fn)(void *arg, unsigned line, const char *text);
  * once, after the last config_set(). Returns 0 or CONFIG_E_INVALID. */
 int config_finish(struct config *c, config_report_fn report, void *arg);
 
-/* Whether there is a [shared] that does not say by what. */
-bool config_shares_nothing(const struct config *c);
+/* Told of what is in order and yet hardly what is meant: a [shared] that does not say by
+ * what, so that each host would send N; less than a message for each host, which cannot be
+ * divided. After config_finish(). */
+void config_warn(const struct config *c, config_report_fn report, void *arg);
 
 /* The AppID's section, or NULL. */
 const struct app_config *config_app(const struct config *c, uint32_t app_id);

@@ -381,6 +381,9 @@ def test_a_section_that_shares_nothing_is_told(host, zego):
     daemon = host.daemon(zego, shared={"hosts": 2})
     assert f"warning: {sentence}" in daemon.log
     assert daemon.control("reload")["warnings"] == [sentence]
+    checked = host.run("--config", daemon.config, "--check-config")
+    line = daemon.config.read_text().splitlines().index("[shared]") + 1
+    assert (checked.returncode, checked.stderr) == (0, f"{daemon.config}:{line}: warning: {sentence}\n")
 
 
 def test_an_appid_with_less_than_a_message_for_each_host_is_told(host, engine, zego):
@@ -389,6 +392,7 @@ def test_an_appid_with_less_than_a_message_for_each_host_is_told(host, engine, z
     assert f"warning: {sentence}" in daemon.log
     wait_for_state(daemon, "in_touch")
     assert daemon.control("reload")["warnings"] == [sentence]
+    assert host.run("--config", daemon.config, "--check-config").stderr.endswith(f": warning: {sentence}\n")
     assert outcome(daemon.connect().ask(message(id=1, ttl_ms=60_000))) == "sent"
     assert daemon.reload(shared={"on_lost": "hold"})
     assert daemon.control("reload")["warnings"] == []
