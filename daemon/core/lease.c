@@ -136,7 +136,7 @@ uint64_t lease_allotment(const struct lease *l, const struct app_config *c, uint
 
 	if (!s)
 		return c->rate;
-	in_touch = s->in_touch && now < s->lease_until;
+	in_touch = shared_is_in_touch(s, now);
 	if (!in_touch && s->has_pledged)
 		return 0;
 	/* It was taken out of [shared] while nobody can be told. */

@@ -106,7 +106,7 @@ void shared_configure(struct shared *s, const struct config *c, uint64_t incarna
 			       incarnation ^ now);
 }
 
-static bool is_in_touch(const struct shared *s, uint64_t now)
+bool shared_is_in_touch(const struct shared *s, uint64_t now)
 {
 	return s->in_touch && now < s->lease_until;
 }
@@ -806,7 +806,7 @@ enum shared_state shared_state(const struct shared *s, uint64_t now)
 		return SHARED_OFF;
 	if (s->taken)
 		return SHARED_TAKEN;
-	if (is_in_touch(s, now))
+	if (shared_is_in_touch(s, now))
 		return SHARED_IN_TOUCH;
 	return s->grows_at != NEVER ? SHARED_LOST : SHARED_JOINING;
 }

@@ -283,7 +283,7 @@ static void give_up(struct line *l)
 
 static bool works(const struct line *l, uint64_t now)
 {
-	return l->phase == PHASE_READY && now - l->ready_at >= WORKS_AFTER;
+	return l->phase == PHASE_READY && now >= l->ready_at + WORKS_AFTER;
 }
 
 static void pause_line(struct line *l, uint64_t now)

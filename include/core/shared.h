@@ -123,6 +123,9 @@ struct lease *shared_pop_changed(struct shared *s, uint64_t now);
 /* Looks at what happened in this turn. */
 void shared_plan(struct shared *s, uint64_t now);
 
+/* Whether the engine's word holds. */
+bool shared_is_in_touch(const struct shared *s, uint64_t now);
+
 /* When the shares may be used in full, though nobody says a word; NEVER. */
 uint64_t shared_grows_at(const struct shared *s, uint64_t now);
 
