@@ -23,6 +23,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -376,7 +377,7 @@ class World:
         groups = [line.split(":") for line in self.path("etc/group").read_text().splitlines()]
         return uid, gid, [int(row[2]) for row in groups if name in row[3].split(",")]
 
-    def configure(self, daemon=None, upstream=None, queue=None, app=None):
+    def configure(self, daemon=None, upstream=None, queue=None, shared=None, app=None):
         """A whole configuration; keywords are keys of its sections."""
         sections = {
             "daemon": {"startup_hold": 0} | (daemon or {}),
@@ -384,6 +385,8 @@ class World:
             "queue": queue or {},
             f"app {APP}": {"server_secret_file": f"credential:secrets_{APP}"} | (app or {}),
         }
+        if shared:
+            sections["shared"] = shared
         write(self.path(CONFIG), "".join(section_text(name, keys) for name, keys in sections.items()))
 
     def override(self, *directives):
@@ -647,6 +650,23 @@ def after_a_crash_a_program_that_connected_meanwhile_is_served(world):
     assert_sent(waiting)
     assert world.main_pid() not in (0, pid)
     assert world.sockets_are_up()
+
+
+@step
+def the_next_process_finds_what_one_that_was_killed_has_left(world):
+    world.configure(shared={"redis": "unix:/nowhere", "hosts": 2})
+    since = world.cursor()
+    world.systemctl("restart", "barraged.service")
+    world.wait_for_journal("not yet in touch", since)
+    pledge = world.path("run/barraged-pledge/pledge")
+    uid, _, _ = world.account("barraged")
+    assert (pledge.parent.stat().st_uid, stat.S_IMODE(pledge.parent.stat().st_mode)) == (uid, 0o700)
+    pledge.write_text("i0123456789abcdef")
+    pid, inode = world.main_pid(), pledge.stat().st_ino
+    world.kill("KILL")
+    eventually(lambda: world.main_pid() not in (0, pid), "another process")
+    assert (pledge.read_text(), pledge.stat().st_ino) == ("i0123456789abcdef", inode)
+    assert not any("pledge" in line for _, line in world.journal(since))
 
 
 @step
