@@ -974,6 +974,96 @@ static void test_that_somebody_fell_silent_is_known_though_the_answer_was_lost(v
 	end(sim);
 }
 
+/* A host far away uses its tokens again on credit. What it took and could not send after all is
+ * at home no sooner for that, and another host may be near. */
+static void test_what_could_not_be_sent_comes_home_no_sooner(void **state)
+{
+	static const struct network far = {
+		.name = "far", .out = 150 * MS, .back = 150 * MS, .jitter = 100 * NSEC_PER_USEC
+	};
+	struct sim *sim = begin(2, 10, "hold", false);
+
+	hosts[0]->network = &far;
+	hosts[1]->network = &network_lan;
+	sim_write(sim, &(struct writer){ .host = hosts[0],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 20,
+					 .for_ns = 60 * SEC });
+	sim_run(sim, 140 * SEC);
+	assert_int_equal(allotment(hosts[0]), 10);
+	submit_many(hosts[0], 10);
+	sim_run(sim, 1050 * MS);
+	sim->start_failures = 1;
+	submit_many(hosts[0], 10);
+	sim->start_failures = 0;
+	submit_many(hosts[1], 10);
+	assert_int_equal(arrivals_in(sim, 10 * SEC), 10);
+	end(sim);
+}
+
+/* Two hosts of ten tokens, of which the second holds all, in touch from afar, with a connection
+ * for each of them, whose beats come @phase later. What it sends now arrives after it was given up, as late as anything may. */
+static struct sim *begin_with_one_that_is_slow(uint64_t phase)
+{
+	static const struct network near = { .name = "near", .out = SEC, .back = MS, .jitter = MS };
+	static const struct network far = {
+		.name = "far", .out = 10900 * MS, .back = MS, .jitter = MS
+	};
+	struct sim *sim;
+
+	upstream_keys = "timeout = 10s";
+	sim = begin(2, 10, "share", false);
+	upstream_keys = "timeout = 2s";
+	for (unsigned i = 0; i < 2; i++)
+		hosts[i]->link->way = 190 * MS;
+	sim_run(sim, 5 * SEC + phase);
+	link_break(hosts[1]);
+	sim_turn(hosts[1]);
+	sim_run(sim, 5 * SEC);
+	hosts[1]->network = &near;
+	sim_write(sim, &(struct writer){ .host = hosts[1],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 40,
+					 .for_ns = 5 * SEC });
+	sim_run(sim, 40 * SEC);
+	assert_true(hosts[1]->kept >= 10);
+	assert_int_equal(allotment(hosts[1]), 10);
+	hosts[1]->network = &far;
+	return sim;
+}
+
+/* Runs until a beat of the host is answered. */
+static void run_until_answered(struct sim *sim, const struct host *h)
+{
+	uint64_t before = h->scheduler.shared.lease_until;
+
+	while (h->scheduler.shared.lease_until == before)
+		sim_run(sim, MS);
+}
+
+/* Whenever the other sends the last that it may, and whenever its beats are. */
+static void test_a_share_grows_when_all_others_have_given_it_back(void **state)
+{
+	for (unsigned at = 0; at < 40; at++) {
+		struct sim *sim = begin_with_one_that_is_slow(at % 5 * 160 * MS);
+
+		run_until_answered(sim, hosts[0]);
+		hosts[0]->link->deaf_until = sim->now + 120 * SEC;
+		hosts[1]->link->lost = 1;
+		sim_run(sim, SEC);
+		submit_many(hosts[1], 1);
+		sim_run(sim, at / 5 * 200 * MS);
+		submit_many(hosts[1], 9);
+		sim_run(sim, 5 * SEC);
+		submit_many(hosts[0], 10);
+		sim_run(sim, 20 * SEC);
+		assert_int_equal(allotment(hosts[0]), 5);
+		end(sim);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1016,6 +1106,8 @@ int main(void)
 			test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost),
 		cmocka_unit_test(
 			test_that_somebody_fell_silent_is_known_though_the_answer_was_lost),
+		cmocka_unit_test(test_what_could_not_be_sent_comes_home_no_sooner),
+		cmocka_unit_test(test_a_share_grows_when_all_others_have_given_it_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
