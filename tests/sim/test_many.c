@@ -1064,6 +1064,70 @@ static void test_a_share_grows_when_all_others_have_given_it_back(void **state)
 	}
 }
 
+/* So many AppIDs that a host far from the engine takes longer to ask for all of them than it
+ * takes until a share is used in full. */
+#define MANY_APPS 100
+#define FAR_WAY   (170 * MS)
+
+static void pass(struct sim *sim, uint64_t ns)
+{
+	sim_run(sim, ns);
+	assert_string_equal(sim->failure, "");
+}
+
+static void write_for_all(struct host *h)
+{
+	for (unsigned id = 1; id <= MANY_APPS; id++)
+		sim_write(h->sim,
+			  &(struct writer){ .host = h, .app_id = id, .rooms = 9, .rate = 3 });
+}
+
+/* Two hosts of two tokens of each AppID, of which the second has all. */
+static struct sim *begin_with_one_that_has_all_of_many(void)
+{
+	struct sim *sim = begin_many(2, 2, MANY_APPS, "share");
+
+	pass(sim, 5 * SEC);
+	write_for_all(hosts[1]);
+	pass(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 0);
+	assert_int_equal(allotment(hosts[1]), 2);
+	return sim;
+}
+
+/* The engine hears a host, but its answers come too late, so that it goes on with its share
+ * until it has all of that. Then they come in time again: nobody else may have any of what it
+ * uses now and could not tell yet. */
+static void test_what_a_share_has_grown_to_is_told_before_it_is_in_touch(void **state)
+{
+	struct sim *sim = begin_with_one_that_has_all_of_many();
+
+	hosts[0]->link->way = 600 * MS;
+	pass(sim, 5 * SEC);
+	write_for_all(hosts[0]);
+	pass(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 1);
+	hosts[0]->link->way = FAR_WAY;
+	pass(sim, 20 * SEC);
+	end(sim);
+}
+
+/* Somebody falls silent, and will want his share; a host that cannot ask so soon what is left
+ * of each AppID must not use all that it has for so long. */
+static void test_who_cannot_ask_in_time_falls_back(void **state)
+{
+	struct sim *sim = begin_with_one_that_has_all_of_many();
+
+	hosts[1]->link->way = FAR_WAY;
+	pass(sim, 10 * SEC);
+	hosts[0]->link->cut_until = sim->now + 60 * SEC;
+	pass(sim, SEC);
+	write_for_all(hosts[0]);
+	pass(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[0]), 1);
+	end(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1108,6 +1172,8 @@ int main(void)
 			test_that_somebody_fell_silent_is_known_though_the_answer_was_lost),
 		cmocka_unit_test(test_what_could_not_be_sent_comes_home_no_sooner),
 		cmocka_unit_test(test_a_share_grows_when_all_others_have_given_it_back),
+		cmocka_unit_test(test_what_a_share_has_grown_to_is_told_before_it_is_in_touch),
+		cmocka_unit_test(test_who_cannot_ask_in_time_falls_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
