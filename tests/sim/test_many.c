@@ -1128,6 +1128,74 @@ static void test_who_cannot_ask_in_time_falls_back(void **state)
 	end(sim);
 }
 
+static struct host *add_host(struct sim *sim, const char *name, const char *on_lost,
+			     unsigned n_apps)
+{
+	return many_host(sim, &(struct many_host){ .name = name,
+						   .on_lost = on_lost,
+						   .app = app_keys,
+						   .upstream = upstream_keys,
+						   .hosts = 2,
+						   .n_apps = n_apps,
+						   .way = ENGINE_WAY });
+}
+
+static bool is_unsaid(const struct host *h, uint32_t app_id)
+{
+	return scheduler_app(&h->scheduler, app_id)->lease.is_unsaid;
+}
+
+/* A host has to tell of two AppIDs when it is back, and is cut off again when it has an answer
+ * for one of them. The next time it has one for the other; somebody else has just got what was
+ * not counted for it any more, and nobody has noticed yet. */
+static void test_what_came_before_all_was_said_is_not_used_later(void **state)
+{
+	static const struct sim_config both = { .app = "rate = 10; room_rate = 0",
+						.upstream = "timeout = 2s",
+						.shared =
+							"redis = unix:/redis; hosts = 2; name = h1",
+						.n_apps = 2 };
+
+	for (unsigned at = 0; at < 10; at++) {
+		struct sim *sim = begin_many(0, 10, 2, "share");
+
+		hosts[0] = add_host(sim, "h0", "share", 2);
+		hosts[1] = add_host(sim, "h1", "share", 1);
+		hosts[2] = add_host(sim, "h2", "hold", 2);
+		sim_run(sim, 5 * SEC + at * 80 * MS);
+		/* The first host has nothing of either. */
+		for (unsigned i = 1; i <= 2; i++)
+			sim_write(sim, &(struct writer){ .host = hosts[2],
+							 .app_id = i,
+							 .rooms = 30,
+							 .rate = 40,
+							 .for_ns = 5 * SEC });
+		pass(sim, 30 * SEC);
+		hosts[0]->link->cut_until = sim->now + 15 * SEC;
+		sim_kill(hosts[2]);
+		pass(sim, 14 * SEC);
+		for (unsigned i = 0; i < 200; i++)
+			sim_submit(hosts[0], 2, i % 30, CLASS_CHAT, 60000, 0);
+		pass(sim, SEC);
+		/* Both shares have grown. */
+		assert_true(is_unsaid(hosts[0], 1) && is_unsaid(hosts[0], 2));
+		sim->redis->takes = 10 * MS;
+		while (is_unsaid(hosts[0], 2))
+			pass(sim, MS);
+		assert_true(is_unsaid(hosts[0], 1));
+		link_break(hosts[0]);
+		sim_turn(hosts[0]);
+		hosts[0]->link->cut_until = sim->now + 5150 * MS;
+		sim->redis->takes = 0;
+		pass(sim, 5080 * MS);
+		assert_int_equal(sim_reload(hosts[1], &both), 0);
+		for (unsigned i = 0; i < 10; i++)
+			sim_submit(hosts[1], 2, i, CLASS_CHAT, 60000, 0);
+		pass(sim, 20 * SEC);
+		end(sim);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1174,6 +1242,7 @@ int main(void)
 		cmocka_unit_test(test_a_share_grows_when_all_others_have_given_it_back),
 		cmocka_unit_test(test_what_a_share_has_grown_to_is_told_before_it_is_in_touch),
 		cmocka_unit_test(test_who_cannot_ask_in_time_falls_back),
+		cmocka_unit_test(test_what_came_before_all_was_said_is_not_used_later),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
