@@ -1196,6 +1196,77 @@ static void test_what_came_before_all_was_said_is_not_used_later(void **state)
 	}
 }
 
+/* What a host asked for before a reload is answered after it, and more is not heard of. */
+static void test_a_share_is_what_was_reloaded_last(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", false);
+
+	hosts[0]->link->way = 50 * MS;
+	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 300 });
+	sim_run(sim, 20 * SEC);
+	submit_many(hosts[0], 1);
+	sim_run(sim, 20 * MS);
+	reload(hosts[0], "redis = unix:/redis; hosts = 4; name = h0", app_keys);
+	sim_run(sim, 100 * MS);
+	hosts[0]->link->deaf_until = sim->now + 60 * SEC;
+	submit_many(hosts[0], 1000);
+	pass(sim, 30 * SEC);
+	assert_int_equal(allotment(hosts[0]), 25);
+	end(sim);
+}
+
+/* Who is new is cut off, and the engine loses its memory, before any other can know of it. */
+static void test_who_is_not_known_to_others_has_no_share(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	reload(hosts[0], "redis = unix:/redis; hosts = 4; name = h0", app_keys);
+	reload(hosts[1], "redis = unix:/redis; hosts = 4; name = h1", app_keys);
+	pass(sim, 20 * SEC);
+	hosts[0]->link->lost = hosts[1]->link->lost = 1;
+	hosts[2] = many_host(sim, &(struct many_host){ .name = "h2",
+						       .app = app_keys,
+						       .upstream = upstream_keys,
+						       .hosts = 4,
+						       .n_apps = 1,
+						       .way = ENGINE_WAY });
+	submit_many(hosts[2], 1000);
+	while (shared_state(&hosts[2]->scheduler.shared, sim->now) != SHARED_IN_TOUCH)
+		pass(sim, MS);
+	pass(sim, 5 * MS);
+	hosts[2]->link->cut_until = sim->now + 60 * SEC;
+	engine_flush(sim->redis->engine);
+	pass(sim, 40 * SEC);
+	end(sim);
+}
+
+/* A host that may have something under way for very long comes when another was just cut off,
+ * and has not heard of it. */
+static void test_a_slow_host_has_nothing_before_others_know_how_slow_it_is(void **state)
+{
+	/* A connection takes three ways there and back, and a request arrives when it is nearly
+	 * given up. */
+	static const struct network slow = {
+		.name = "slow", .out = 7 * SEC, .back = 500 * MS, .jitter = MS
+	};
+	struct sim *sim = begin_with_one_rich("share");
+
+	hosts[1]->link->cut_until = sim->now + 60 * SEC;
+	say_goodbye(sim, hosts[0]);
+	hosts[2] = many_host(sim, &(struct many_host){ .name = "h2",
+						       .app = app_keys,
+						       .upstream = "timeout = 30s",
+						       .hosts = 2,
+						       .n_apps = 1,
+						       .way = ENGINE_WAY });
+	hosts[2]->network = &slow;
+	submit_many(hosts[2], 100);
+	pass(sim, SEC);
+	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 100 });
+	pass(sim, 60 * SEC);
+	end(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1243,6 +1314,9 @@ int main(void)
 		cmocka_unit_test(test_what_a_share_has_grown_to_is_told_before_it_is_in_touch),
 		cmocka_unit_test(test_who_cannot_ask_in_time_falls_back),
 		cmocka_unit_test(test_what_came_before_all_was_said_is_not_used_later),
+		cmocka_unit_test(test_a_share_is_what_was_reloaded_last),
+		cmocka_unit_test(test_who_is_not_known_to_others_has_no_share),
+		cmocka_unit_test(test_a_slow_host_has_nothing_before_others_know_how_slow_it_is),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
