@@ -1267,6 +1267,109 @@ static void test_a_slow_host_has_nothing_before_others_know_how_slow_it_is(void 
 	end(sim);
 }
 
+/* The clock of the engine is set back again and again, while a host is silent: it must not be
+ * thought to have just been heard each time. */
+static void test_who_is_silent_is_so_though_the_clock_is_set_back(void **state)
+{
+	struct sim *sim = begin_with_one_that_is_slow(0);
+
+	hosts[0]->link->cut_until = sim->now + 120 * SEC;
+	for (unsigned i = 0; i < 8; i++) {
+		pass(sim, 1200 * MS);
+		sim->redis->ahead -= 2 * SEC;
+	}
+	submit_many(hosts[1], 10);
+	pass(sim, SEC);
+	submit_many(hosts[0], 10);
+	pass(sim, 30 * SEC);
+	assert_int_equal(allotment(hosts[0]), 5);
+	end(sim);
+}
+
+/* When the books are lost, one who has not heard that somebody said goodbye comes first, and
+ * then one who has. */
+static void test_who_said_goodbye_is_not_restored_by_who_knew_it_longest(void **state)
+{
+	struct sim *sim = begin(3, 90, "share", true);
+
+	sim_run(sim, 20 * SEC);
+	hosts[0]->link->lost = 1;
+	run_until_answered(sim, hosts[0]);
+	say_goodbye(sim, hosts[2]);
+	pass(sim, 20 * MS);
+	engine_flush(sim->redis->engine);
+	hosts[1]->stalled_until = sim->now + SEC;
+	pass(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[0]) + allotment(hosts[1]), 90);
+	end(sim);
+}
+
+/* A host has long gone on with its share when it is killed; what it sent last is counted, though
+ * the process that is started at once in its place is near. */
+static void test_what_a_silent_process_sent_last_rests_when_it_is_killed(void **state)
+{
+	static const struct network far = {
+		.name = "far", .out = 150 * MS, .back = 150 * MS, .jitter = MS
+	};
+	struct sim *sim = begin(2, 100, "share", true);
+
+	hosts[0]->network = hosts[1]->network = &far;
+	pass(sim, 20 * SEC);
+	hosts[1]->link->cut_until = sim->now + 60 * SEC;
+	pass(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[1]), 50);
+	sim_kill(hosts[1]);
+	hosts[1] = add_host(sim, "h1", "share", 1);
+	hosts[1]->network = &network_lan;
+	submit_many(hosts[1], 100);
+	pass(sim, 10 * SEC);
+	assert_int_equal(hosts[1]->seen[1].arrivals, 100);
+	end(sim);
+}
+
+/* A first word from before the books were lost arrives when the last one has been said since: it
+ * is no reason to keep a share. */
+static void test_a_first_word_that_arrives_after_the_last_one_is_none(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 10 * SEC);
+	hosts[1]->link->way = 50 * MS;
+	link_break(hosts[1]);
+	sim_turn(hosts[1]);
+	/* It is connecting now. */
+	sim_run(sim, 100 * MS);
+	hosts[1]->link->way = 20 * SEC;
+	sim_run(sim, 200 * MS);
+	hosts[1]->link->way = ENGINE_WAY;
+	pass(sim, 2 * SEC);
+	engine_flush(sim->redis->engine);
+	pass(sim, 10 * SEC);
+	say_goodbye(sim, hosts[1]);
+	pass(sim, 2 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	pass(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[0]), 100);
+	end(sim);
+}
+
+/* It asks now and then whether the name is free; while the later one lives it is not. */
+static void test_a_name_that_was_taken_stays_taken(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+	struct host *twin;
+
+	sim_run(sim, 10 * SEC);
+	twin = add_host(sim, "h1", "share", 1);
+	pass(sim, 2 * SEC);
+	for (unsigned i = 0; i < 200; i++) {
+		pass(sim, 100 * MS);
+		assert_int_equal(shared_state(&twin->scheduler.shared, sim->now), SHARED_IN_TOUCH);
+		assert_int_equal(shared_state(&hosts[1]->scheduler.shared, sim->now), SHARED_TAKEN);
+	}
+	end(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1317,6 +1420,11 @@ int main(void)
 		cmocka_unit_test(test_a_share_is_what_was_reloaded_last),
 		cmocka_unit_test(test_who_is_not_known_to_others_has_no_share),
 		cmocka_unit_test(test_a_slow_host_has_nothing_before_others_know_how_slow_it_is),
+		cmocka_unit_test(test_who_is_silent_is_so_though_the_clock_is_set_back),
+		cmocka_unit_test(test_who_said_goodbye_is_not_restored_by_who_knew_it_longest),
+		cmocka_unit_test(test_what_a_silent_process_sent_last_rests_when_it_is_killed),
+		cmocka_unit_test(test_a_first_word_that_arrives_after_the_last_one_is_none),
+		cmocka_unit_test(test_a_name_that_was_taken_stays_taken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
