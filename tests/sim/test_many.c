@@ -1370,6 +1370,85 @@ static void test_a_name_that_was_taken_stays_taken(void **state)
 	end(sim);
 }
 
+/* Whatever it was that it had under way. */
+static void test_what_was_under_way_in_a_silence_is_no_right_in_a_new_life(void **state)
+{
+	static const struct network far = {
+		.name = "far", .out = 400 * MS, .back = 10 * MS, .jitter = MS
+	};
+	struct sim *sim = begin(2, 10, "hold", true);
+
+	hosts[0]->network = &far;
+	pass(sim, 20 * SEC);
+	assert_int_equal(allotment(hosts[0]), 5);
+	while (hosts[0]->in_flight < 2)
+		pass(sim, MS);
+	hosts[0]->stalled_until = sim->now + 8 * SEC;
+	pass(sim, 7950 * MS);
+	assert_int_equal(allotment(hosts[1]), 10);
+	redis_kill(sim->redis);
+	redis_start(sim->redis, false);
+	hosts[1]->link->cut_until = sim->now + SEC;
+	pass(sim, SEC);
+	assert_int_equal(allotment(hosts[0]), 0);
+	pass(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 5);
+	end(sim);
+}
+
+/* Whether the engine has noticed that a host fell silent. */
+static bool is_noticed(struct sim *sim, const char *name)
+{
+	const char *text = book_of(sim, name); /* shared.lua, put_host() */
+
+	for (unsigned i = 0; i < 6; i++)
+		text = strchr(text, ' ') + 1;
+	return *text != '0';
+}
+
+static void run_until_asked(struct sim *sim, const struct host *h, uint64_t since)
+{
+	while (h->scheduler.apps[0]->lease.called_at < since)
+		pass(sim, MS);
+	pass(sim, MS);
+}
+
+/* When two must leave room for those who fell silent, and both have an answer, there is room;
+ * whatever each of them wanted when the other asked. */
+static void test_who_has_an_answer_has_left_room(void **state)
+{
+	for (unsigned at = 0; at < 10; at++) {
+		struct sim *sim = begin(4, 100, "share", false);
+		uint64_t since;
+
+		pass(sim, 5 * SEC + at * 80 * MS);
+		link_break(hosts[0]);
+		sim_turn(hosts[0]);
+		for (unsigned i = 0; i < 2; i++) {
+			hosts[i]->link->lost = 1;
+			sim_write(sim, &(struct writer){ .host = hosts[i],
+							 .app_id = 1,
+							 .rooms = 30,
+							 .rate = 200,
+							 .for_ns = 5 * SEC });
+		}
+		pass(sim, 40 * SEC);
+		/* Each has half; one sends by it, the other nothing. */
+		sim_write(sim, &(struct writer){
+				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 40 });
+		pass(sim, 5 * SEC);
+		hosts[2]->link->cut_until = hosts[3]->link->cut_until = sim->now + 60 * SEC;
+		while (!is_noticed(sim, "h2") || !is_noticed(sim, "h3"))
+			pass(sim, MS);
+		since = sim->now - MS;
+		run_until_asked(sim, hosts[0], since);
+		submit_many(hosts[1], 60);
+		run_until_asked(sim, hosts[1], since);
+		assert_in_range(allotment(hosts[0]) + allotment(hosts[1]), 0, 50);
+		end(sim);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1425,6 +1504,8 @@ int main(void)
 		cmocka_unit_test(test_what_a_silent_process_sent_last_rests_when_it_is_killed),
 		cmocka_unit_test(test_a_first_word_that_arrives_after_the_last_one_is_none),
 		cmocka_unit_test(test_a_name_that_was_taken_stays_taken),
+		cmocka_unit_test(test_what_was_under_way_in_a_silence_is_no_right_in_a_new_life),
+		cmocka_unit_test(test_who_has_an_answer_has_left_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
