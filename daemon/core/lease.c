@@ -174,7 +174,6 @@ void lease_grow(struct lease *l)
 void lease_forget_known(struct lease *l)
 {
 	l->is_known = false;
-	l->say_again = true;
 	lease_set_unsaid(l, !l->is_ending && (l->held > 0 || l->share > 0));
 	lease_note(l);
 }

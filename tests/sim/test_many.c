@@ -1449,6 +1449,41 @@ static void test_who_has_an_answer_has_left_room(void **state)
 	}
 }
 
+/* Its share has grown when an answer comes to what it said before: it must not believe that it
+ * has nothing, as it has begun to use it. */
+static void test_an_answer_from_before_a_share_grew_does_not_take_it_back(void **state)
+{
+	static const struct network far = {
+		.name = "far", .out = 1500 * MS, .back = 100 * MS, .jitter = MS
+	};
+
+	for (unsigned at = 0; at < 20; at++) {
+		struct sim *sim = begin_with_one_that_is_slow(0);
+		uint64_t grows_at;
+
+		hosts[0]->link->way = (150 + 2 * at) * MS;
+		hosts[0]->network = &far;
+		hosts[1]->network = &network_wan;
+		hosts[2] = add_host(sim, "h2", "hold", 1);
+		for (unsigned i = 1; i < 3; i++)
+			sim_write(sim,
+				  &(struct writer){
+					  .host = hosts[i], .app_id = 1, .rooms = 30, .rate = 20 });
+		pass(sim, 10 * SEC);
+		hosts[0]->link->cut_until = sim->now + 60 * SEC;
+		pass(sim, 9 * SEC);
+		/* Its books are not complete before all that was then is over. */
+		redis_kill(sim->redis);
+		redis_start(sim->redis, false);
+		grows_at = hosts[0]->scheduler.shared.grows_at;
+		pass(sim, grows_at - sim->now - 700 * MS);
+		submit_many(hosts[0], 20);
+		hosts[0]->link->cut_until = sim->now;
+		pass(sim, 20 * SEC);
+		end(sim);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1506,6 +1541,7 @@ int main(void)
 		cmocka_unit_test(test_a_name_that_was_taken_stays_taken),
 		cmocka_unit_test(test_what_was_under_way_in_a_silence_is_no_right_in_a_new_life),
 		cmocka_unit_test(test_who_has_an_answer_has_left_room),
+		cmocka_unit_test(test_an_answer_from_before_a_share_grew_does_not_take_it_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
