@@ -1484,6 +1484,32 @@ static void test_an_answer_from_before_a_share_grew_does_not_take_it_back(void *
 	}
 }
 
+/* A host has one of the tokens for long, and sends one message now and then; what it saves by
+ * that are so many messages, and not as many as there is time for when it gets all. */
+static void test_what_was_saved_on_a_small_part_is_not_more_on_a_large_one(void **state)
+{
+	struct sim *sim = begin(2, 100, "hold", false);
+	uint64_t most = 0;
+
+	pass(sim, 5 * SEC);
+	sim_write(sim, &(struct writer){ .host = hosts[1],
+					 .app_id = 1,
+					 .rooms = 30,
+					 .rate = 110,
+					 .for_ns = 30 * SEC });
+	pass(sim, SEC);
+	for (unsigned i = 0; i < 14; i++) {
+		submit_many(hosts[0], 1);
+		pass(sim, 2500 * MS);
+	}
+	pass(sim, 5 * SEC);
+	submit_many(hosts[0], 200);
+	for (unsigned i = 0; i < 100; i++)
+		most = max_u64(most, arrivals_in(sim, 100 * MS));
+	assert_in_range(most, 10, 26);
+	end(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1542,6 +1568,7 @@ int main(void)
 		cmocka_unit_test(test_what_was_under_way_in_a_silence_is_no_right_in_a_new_life),
 		cmocka_unit_test(test_who_has_an_answer_has_left_room),
 		cmocka_unit_test(test_an_answer_from_before_a_share_grew_does_not_take_it_back),
+		cmocka_unit_test(test_what_was_saved_on_a_small_part_is_not_more_on_a_large_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
