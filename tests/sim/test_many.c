@@ -1510,6 +1510,28 @@ static void test_what_was_saved_on_a_small_part_is_not_more_on_a_large_one(void 
 	end(sim);
 }
 
+/* Nor is it one where the books are as they were: but for its share others have it. */
+static void test_what_was_under_way_in_a_silence_is_no_right_after_it(void **state)
+{
+	static const struct network far = {
+		.name = "far", .out = 400 * MS, .back = 10 * MS, .jitter = MS
+	};
+	struct sim *sim = begin(2, 10, "share", true);
+
+	reload(hosts[0], "redis = unix:/redis; hosts = 10; name = h0", app_keys);
+	reload(hosts[1], "redis = unix:/redis; hosts = 10; name = h1", app_keys);
+	hosts[0]->network = &far;
+	pass(sim, 20 * SEC);
+	while (hosts[0]->in_flight < 3)
+		pass(sim, MS);
+	hosts[0]->stalled_until = sim->now + 8 * SEC;
+	pass(sim, 8 * SEC - MS);
+	assert_int_equal(allotment(hosts[1]), 9);
+	pass(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 5);
+	end(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1569,6 +1591,7 @@ int main(void)
 		cmocka_unit_test(test_who_has_an_answer_has_left_room),
 		cmocka_unit_test(test_an_answer_from_before_a_share_grew_does_not_take_it_back),
 		cmocka_unit_test(test_what_was_saved_on_a_small_part_is_not_more_on_a_large_one),
+		cmocka_unit_test(test_what_was_under_way_in_a_silence_is_no_right_after_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
