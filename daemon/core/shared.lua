@@ -347,8 +347,9 @@ end
 -- What a host may use, and may still have under way, as far as can be known of it.
 local function count_of(h, e, per_host)
   if not e then
-    -- It has not yet said what it has here since the books were lost; share it may.
-    return h.share == 1 and h.heard == 0 and per_host or 0
+    -- It has not yet said what it has here since the books were lost; it may have gone on with a share, whether or
+    -- not it is to share from now on.
+    return h.heard == 0 and per_host or 0
   elseif not may_have_more(h) then
     return e.share
   elseif is_alive(h) then

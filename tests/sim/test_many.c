@@ -1532,6 +1532,40 @@ static void test_what_was_under_way_in_a_silence_is_no_right_after_it(void **sta
 	end(sim);
 }
 
+/* A host that goes on with its share is told not to share any more, while it cannot tell; and the
+ * books have been lost meanwhile. What it sent last is counted until it says what it has. */
+static void test_who_ceases_to_share_while_cut_off_has_what_it_sent(void **state)
+{
+	static const struct network slow = {
+		.name = "slow", .out = 300 * MS, .back = MS, .jitter = MS
+	};
+
+	for (unsigned at = 0; at < 20; at++) {
+		struct sim *sim = begin_many(2, 2, MANY_APPS, "share");
+
+		for (unsigned i = 0; i < 2; i++)
+			write_for_all(hosts[i]);
+		pass(sim, 20 * SEC);
+		hosts[0]->network = &slow;
+		hosts[0]->link->cut_until = sim->now + 60 * SEC;
+		engine_flush(sim->redis->engine);
+		pass(sim, 25 * SEC + at * 50 * MS);
+		assert_int_equal(allotment(hosts[0]), 1);
+		hosts[0]->link->way = FAR_WAY;
+		assert_int_equal(sim_reload(hosts[0],
+					    &(struct sim_config){
+						    .app = app_keys,
+						    .upstream = upstream_keys,
+						    .shared = "redis = unix:/redis; hosts = 2; "
+							      "name = h0; on_lost = hold",
+						    .n_apps = MANY_APPS }),
+				 0);
+		hosts[0]->link->cut_until = sim->now;
+		pass(sim, 10 * SEC);
+		end(sim);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1592,6 +1626,7 @@ int main(void)
 		cmocka_unit_test(test_an_answer_from_before_a_share_grew_does_not_take_it_back),
 		cmocka_unit_test(test_what_was_saved_on_a_small_part_is_not_more_on_a_large_one),
 		cmocka_unit_test(test_what_was_under_way_in_a_silence_is_no_right_after_it),
+		cmocka_unit_test(test_who_ceases_to_share_while_cut_off_has_what_it_sent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
