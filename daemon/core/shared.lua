@@ -267,7 +267,9 @@ local function hello()
     if h.share == 1 and not is_alive(h) and not has_pledged then ends = math.max(ends, now) end
     if h.incarnation == '-' and not is_fresh then ends = 0 end -- it is the one that was cut off, and says what it has
     local what = (is_alive(h) or has_pledged) and HELD or may_have_more(h) and MOST or SHARE
-    if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + h.settle, what) end
+    -- It may have read a longer timeout than it came to tell; if so, this one has read it too.
+    local rests = math.max(h.settle, settle)
+    if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + rests, what) end
     h = nil
   end
   if h and sequence <= h.sequence then return { 'old' } end

@@ -814,6 +814,36 @@ static void test_a_longer_timeout_is_in_force_when_all_know(void **state)
 	end(sim);
 }
 
+/* Whoever was cut off, or was killed at once, could not tell that it sends with a longer one. */
+static void test_a_longer_timeout_that_was_not_told_is_waited_for(void **state)
+{
+	static const uint64_t cut_before[] = { 0, 20 * SEC };
+	static const char shared[] = "redis = unix:/redis; hosts = 2; name = h0";
+
+	for (size_t i = 0; i < ARRAY_SIZE(cut_before); i++) {
+		struct network slow = network_wan;
+		struct sim *sim = begin(2, 100, "share", true);
+
+		sim_run(sim, 20 * SEC);
+		hosts[0]->link->cut_until = sim->now + 3600 * SEC;
+		sim_run(sim, cut_before[i]);
+		upstream_keys = "timeout = 60s";
+		reload(hosts[0], shared, app_keys);
+		slow.out = 7 * SEC;
+		hosts[0]->network = &slow;
+		sim_run(sim, 600 * MS);
+		sim_kill(hosts[0]);
+		start(sim, 0, 2, 1, "share");
+		upstream_keys = "timeout = 2s";
+		sim_write(sim, &(struct writer){
+				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+		sim_run(sim, 70 * SEC);
+		assert_string_equal(sim->failure, "");
+		assert_int_equal(allotment(hosts[0]), 50);
+		end(sim);
+	}
+}
+
 /* Idle AppIDs have nothing else to say. */
 static void test_shares_follow_the_configuration_one_host_after_the_other(void **state)
 {
@@ -1603,6 +1633,7 @@ int main(void)
 		cmocka_unit_test(test_what_must_be_free_is_given_by_what_each_has),
 		cmocka_unit_test(test_what_was_aborted_is_told_as_it_was_then),
 		cmocka_unit_test(test_a_longer_timeout_is_in_force_when_all_know),
+		cmocka_unit_test(test_a_longer_timeout_that_was_not_told_is_waited_for),
 		cmocka_unit_test(test_shares_follow_the_configuration_one_host_after_the_other),
 		cmocka_unit_test(
 			test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost),
