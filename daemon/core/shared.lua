@@ -9,7 +9,8 @@
 -- KEYS[1], hosts: a host's name -> its record; "!" .. name -> AppIDs that it should ask about; "~" .. name .. "~" ..
 --   incarnation -> until when an earlier process of that name may have something under way; "+" .. name .. "~" ..
 --   incarnation -> one that said goodbye; "#life", "#run", "#quiet" and so on.
--- KEYS[2], one AppID: a host's name -> its record; "~" .. number -> tokens on their way home from one that left;
+-- KEYS[2], one AppID: a host's name -> its record; "~" .. name .. "~" .. incarnation, or "~" .. number -> tokens on
+--   their way home from an earlier process, or from one that left;
 --   "#life", "#known", "#last". A word of a host that KEYS[1] does not know is worth nothing.
 -- Times are milliseconds of the server's clock.
 
@@ -64,8 +65,9 @@ end
 
 local raw = all(hosts_key)
 local hosts, old = {}, {}
-local counted = {} -- for the AppIDs of an earlier process: what it held, what it was to go on with, or the more of them
-local HELD, SHARE, MOST = 0, 1, 2
+local counted = {} -- for the AppIDs of an earlier process: what it held, what it was to go on with, or the more of them;
+                   -- ALL: likewise, and its share of those of which it had not yet said anything in this life
+local HELD, SHARE, MOST, ALL = 0, 1, 2, 3
 local greatest = settle -- of all that may have something under way
 
 local function put_host(j)
@@ -267,6 +269,7 @@ local function hello()
     if h.share == 1 and not is_alive(h) and not has_pledged then ends = math.max(ends, now) end
     if h.incarnation == '-' and not is_fresh then ends = 0 end -- it is the one that was cut off, and says what it has
     local what = (is_alive(h) or has_pledged) and HELD or may_have_more(h) and MOST or SHARE
+    if h.share == 1 and h.heard == 0 and not has_pledged then what = ALL end
     -- It may have read a longer timeout than it came to tell; if so, this one has read it too.
     local rests = math.max(h.settle, settle)
     if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + rests, what) end
@@ -317,15 +320,17 @@ end
 
 -- Tokens that rest until they are at home, though nobody holds them. They are no longer among those that may change
 -- hands while the books are not complete.
-local function let_go(held, ends)
+local function let_go(held, ends, field)
   if held <= 0 or ends <= now then return end
-  local number = tonumber(meta['#last'] or 0) + 1
-  meta['#last'] = tostring(number)
+  if not field or gone[field] then
+    field = '~' .. tonumber(meta['#last'] or 0) + 1
+    meta['#last'] = field:sub(2)
+    set(app_key, '#last', meta['#last'])
+  end
   meta['#known'] = tostring(tonumber(meta['#known']) - held)
-  set(app_key, '#last', number)
   set(app_key, '#known', meta['#known'])
-  set_end(app_key, '~' .. number, ends, held)
-  gone['~' .. number] = { held = held, ends = ends }
+  set_end(app_key, field, ends, held)
+  gone[field] = { held = held, ends = ends }
 end
 
 -- What belongs to an earlier process of a host, or to a host that is forgotten, becomes what it is.
@@ -335,7 +340,7 @@ local function sort_out()
     if not h or h.incarnation ~= e.incarnation then
       local field = '~' .. j .. '~' .. e.incarnation
       local what = counted[field]
-      let_go(what == HELD and e.held or what == SHARE and e.share or math.max(e.held, e.share), old[field] or 0)
+      let_go(what == HELD and e.held or what == SHARE and e.share or math.max(e.held, e.share), old[field] or 0, field)
       redis.call('HDEL', app_key, j)
       entries[j] = nil
     elseif e.at < h.back then
@@ -450,7 +455,7 @@ local function sync()
     soon(g.ends)
   end
   for field, ends in pairs(old) do
-    if field:sub(-2) == '~-' then -- of one that was never heard in this life
+    if counted[field] == ALL and not gone[field] then
       others, silent = others + per_host, silent + per_host
       soon(ends)
     end

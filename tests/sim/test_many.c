@@ -76,6 +76,13 @@ static uint64_t arrivals_in(struct sim *sim, uint64_t ns)
 	return sim_account(sim, 1)->arrivals - before;
 }
 
+static const char *book_of(struct sim *sim, const char *field)
+{
+	const char *text = engine_get(sim->redis->engine, "barraged:hosts", field);
+
+	return text ? text : "";
+}
+
 static uint64_t allotment(const struct host *h)
 {
 	return app_allotment(h->scheduler.apps[0], h->sim->now);
@@ -499,6 +506,46 @@ static void test_a_host_that_was_cut_off_may_have_sent_in_another_life(void **st
 	end(sim);
 }
 
+/* Also where it was killed when it had found the engine again, which is in another life, and had
+ * not yet said what it has, or just had. */
+static void test_who_is_killed_on_coming_back_to_another_life_may_have_sent(void **state)
+{
+	for (uint64_t after = 0; after <= 400 * MS; after += 50 * MS) {
+		struct network slow = network_wan;
+		struct sim *sim;
+
+		upstream_keys = "timeout = 10s";
+		sim = begin(2, 100, "share", true);
+		sim_run(sim, 20 * SEC);
+		hosts[0]->link->cut_until = sim->now + 60 * SEC;
+		sim_run(sim, 30 * SEC);
+		engine_flush(sim->redis->engine);
+		sim_run(sim, 20 * SEC);
+		slow.out = SEC;
+		hosts[0]->network = &slow;
+		sim_run(sim, 9 * SEC);
+		assert_int_equal(allotment(hosts[0]), 50);
+		hosts[0]->link->way = 100 * MS;
+		while (strncmp(book_of(sim, "h0"), "- ", 2) == 0)
+			sim_run(sim, MS);
+		sim_run(sim, after);
+		sim_kill(hosts[0]);
+		start(sim, 0, 2, 1, "share");
+		upstream_keys = "timeout = 2s";
+		sim_write(sim, &(struct writer){
+				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+		for (unsigned i = 0; i < 20; i++) {
+			sim_run(sim, 500 * MS);
+			assert_string_equal(sim->failure, "");
+			/* Half of what is left; not of what would be left if that were counted twice. */
+			assert_true(allotment(hosts[1]) >= 25);
+		}
+		sim_run(sim, 5 * SEC);
+		assert_int_equal(allotment(hosts[0]), 50);
+		end(sim);
+	}
+}
+
 /* What cannot be taken back is kept. */
 static void test_who_has_pledged_and_is_cut_off_sends_nothing(void **state)
 {
@@ -898,13 +945,6 @@ static void test_what_was_aborted_is_told_as_it_was_then(void **state)
 	sim_turn(hosts[0]);
 	sim_run(sim, 10 * SEC);
 	end(sim);
-}
-
-static const char *book_of(struct sim *sim, const char *field)
-{
-	const char *text = engine_get(sim->redis->engine, "barraged:hosts", field);
-
-	return text ? text : "";
 }
 
 /* Whether something is noted that the first host is to be told by a beat. */
@@ -1617,6 +1657,7 @@ int main(void)
 		cmocka_unit_test(test_a_killed_host_that_is_back_has_its_part_at_once),
 		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent),
 		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent_in_another_life),
+		cmocka_unit_test(test_who_is_killed_on_coming_back_to_another_life_may_have_sent),
 		cmocka_unit_test(test_who_has_pledged_and_is_cut_off_sends_nothing),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
