@@ -668,6 +668,14 @@ static bool keep_members(struct shared *s, const struct shared_value *v)
 	return true;
 }
 
+/* Who was cut off when the engine lost its memory is counted there with its share until it has
+ * told what it has. That can no longer be told, and must rest: it is as if it were cut off still. */
+static void go_without_a_word(struct shared *s)
+{
+	s->joined = false;
+	s->left = true;
+}
+
 /* { "ok", now, greatest settle, life, what to ask about, who shares } */
 static bool on_host_answer(struct shared *s, struct shared_sent *sent, const struct shared_value *v,
 			   size_t n, uint64_t now)
@@ -686,6 +694,10 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 	s->joined = true;
 	s->taken = false;
 	if (!is_text(&v[3], s->life)) {
+		if (s->leaving && !s->in_touch) {
+			go_without_a_word(s);
+			return true;
+		}
 		begin_life(s);
 		sent->is_whole = s->n_unsaid == 0;
 		memcpy(s->life, v[3].text, v[3].len);
@@ -830,9 +842,19 @@ const char *shared_members(const struct shared *s)
 
 void shared_leave(struct shared *s, uint64_t now)
 {
+	bool has_told = true;
+
+	pass_time(s, now);
+	list_for_each (node, &s->leases) {
+		const struct lease *l = list_entry(node, struct lease, link);
+
+		has_told &= l->is_known || !l->is_unsaid;
+	}
 	s->leaving = true;
 	list_for_each (node, &s->leases)
 		lease_end(list_entry(node, struct lease, link));
+	if (!has_told && !s->in_touch)
+		go_without_a_word(s);
 	shared_plan(s, now);
 }
 

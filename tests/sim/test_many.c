@@ -546,6 +546,50 @@ static void test_who_is_killed_on_coming_back_to_another_life_may_have_sent(void
 	}
 }
 
+/* Likewise where it is told to end. */
+static void test_who_ends_on_coming_back_to_another_life_may_have_sent(void **state)
+{
+	for (uint64_t after = 0; after <= 600 * MS; after += 50 * MS) {
+		struct network slow = network_wan;
+		struct sim *sim;
+
+		upstream_keys = "timeout = 10s";
+		sim = begin_many(2, 100, 6, "share");
+		upstream_keys = "timeout = 2s";
+		for (unsigned i = 0; i < 12; i++)
+			sim_write(sim, &(struct writer){ .host = hosts[i / 6],
+							 .app_id = 1 + i % 6,
+							 .rooms = 30,
+							 .rate = 150 });
+		sim_run(sim, 20 * SEC);
+		hosts[0]->link->cut_until = sim->now + 60 * SEC;
+		sim_run(sim, 30 * SEC);
+		engine_flush(sim->redis->engine);
+		sim_run(sim, 20 * SEC);
+		slow.out = SEC;
+		hosts[0]->network = &slow;
+		sim_run(sim, 9 * SEC);
+		hosts[0]->link->way = 100 * MS;
+		while (strncmp(book_of(sim, "h0"), "- ", 2) == 0)
+			sim_run(sim, MS);
+		sim_run(sim, after);
+		scheduler_abort(&hosts[0]->scheduler, sim->now);
+		shared_leave(&hosts[0]->scheduler.shared, sim->now);
+		sim_turn(hosts[0]);
+		sim_run(sim, 3 * SEC);
+		assert_string_equal(sim->failure, "");
+		assert_true(shared_is_silent(&hosts[0]->scheduler.shared));
+		sim_kill(hosts[0]);
+		sim_run(sim, 15 * SEC);
+		/* Whoever had told says goodbye. */
+		if (after == 0)
+			assert_string_not_equal(book_of(sim, "h0"), "");
+		else if (after == 600 * MS)
+			assert_string_equal(book_of(sim, "h0"), "");
+		end(sim);
+	}
+}
+
 /* What cannot be taken back is kept. */
 static void test_who_has_pledged_and_is_cut_off_sends_nothing(void **state)
 {
@@ -1658,6 +1702,7 @@ int main(void)
 		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent),
 		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent_in_another_life),
 		cmocka_unit_test(test_who_is_killed_on_coming_back_to_another_life_may_have_sent),
+		cmocka_unit_test(test_who_ends_on_coming_back_to_another_life_may_have_sent),
 		cmocka_unit_test(test_who_has_pledged_and_is_cut_off_sends_nothing),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
