@@ -261,17 +261,17 @@ local function hello()
   local h = hosts[name]
   if h and h.incarnation ~= incarnation then
     if not is_fresh and h.incarnation ~= '-' and h['until'] > now then return { 'taken' } end
-    -- What the process before this one sent must rest as if it still ran.
+    -- What the process before this one sent must rest as if it still ran. It may have read a longer timeout than it
+    -- came to tell; if so, this one has read it too.
+    local rests = math.max(h.settle, settle)
+    local ends = h['until'] + rests > now and h['until'] or 0
     -- One that was silent may have gone on with its share until just now, but for one that has left the pledge that
     -- it had not.
     local has_pledged = h.incarnation == ARGV[12]
-    local ends = may_have_more(h) and h['until'] or 0
     if h.share == 1 and not is_alive(h) and not has_pledged then ends = math.max(ends, now) end
     if h.incarnation == '-' and not is_fresh then ends = 0 end -- it is the one that was cut off, and says what it has
-    local what = (is_alive(h) or has_pledged) and HELD or may_have_more(h) and MOST or SHARE
+    local what = not may_have_more(h) and SHARE or (is_alive(h) or has_pledged) and HELD or MOST
     if h.share == 1 and h.heard == 0 and not has_pledged then what = ALL end
-    -- It may have read a longer timeout than it came to tell; if so, this one has read it too.
-    local rests = math.max(h.settle, settle)
     if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + rests, what) end
     h = nil
   end

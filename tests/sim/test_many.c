@@ -908,22 +908,31 @@ static void test_a_longer_timeout_is_in_force_when_all_know(void **state)
 /* Whoever was cut off, or was killed at once, could not tell that it sends with a longer one. */
 static void test_a_longer_timeout_that_was_not_told_is_waited_for(void **state)
 {
-	static const uint64_t cut_before[] = { 0, 20 * SEC };
+	static const struct {
+		uint64_t cut_for, sends_for, dead_for;
+		bool has_pledged;
+	} cases[] = {
+		{ 0, 600 * MS, 0, false },
+		{ 20 * SEC, 600 * MS, 0, false },
+		{ 0, 300 * MS, 5500 * MS, true },
+	};
 	static const char shared[] = "redis = unix:/redis; hosts = 2; name = h0";
 
-	for (size_t i = 0; i < ARRAY_SIZE(cut_before); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct network slow = network_wan;
 		struct sim *sim = begin(2, 100, "share", true);
 
 		sim_run(sim, 20 * SEC);
 		hosts[0]->link->cut_until = sim->now + 3600 * SEC;
-		sim_run(sim, cut_before[i]);
+		sim_run(sim, cases[i].cut_for);
 		upstream_keys = "timeout = 60s";
 		reload(hosts[0], shared, app_keys);
 		slow.out = 7 * SEC;
 		hosts[0]->network = &slow;
-		sim_run(sim, 600 * MS);
+		sim_run(sim, cases[i].sends_for);
+		assert_int_equal(*pledges[0] != '\0', cases[i].has_pledged);
 		sim_kill(hosts[0]);
+		sim_run(sim, cases[i].dead_for);
 		start(sim, 0, 2, 1, "share");
 		upstream_keys = "timeout = 2s";
 		sim_write(sim, &(struct writer){
