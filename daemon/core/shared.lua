@@ -271,7 +271,7 @@ local function hello()
     if h.share == 1 and not is_alive(h) and not has_pledged then ends = math.max(ends, now) end
     if h.incarnation == '-' and not is_fresh then ends = 0 end -- it is the one that was cut off, and says what it has
     local what = not may_have_more(h) and SHARE or (is_alive(h) or has_pledged) and HELD or MOST
-    if h.share == 1 and h.heard == 0 and not has_pledged then what = ALL end
+    if h.heard == 0 and not has_pledged then what = ALL end
     if ends > 0 then set_end(hosts_key, '~' .. name .. '~' .. h.incarnation, ends + rests, what) end
     h = nil
   end

@@ -1663,8 +1663,9 @@ static void test_who_ceases_to_share_while_cut_off_has_what_it_sent(void **state
 		.name = "slow", .out = 300 * MS, .back = MS, .jitter = MS
 	};
 
-	for (unsigned at = 0; at < 20; at++) {
+	for (unsigned at = 0; at < 40; at++) {
 		struct sim *sim = begin_many(2, 2, MANY_APPS, "share");
+		bool is_killed = at % 2; /* on its first word */
 
 		for (unsigned i = 0; i < 2; i++)
 			write_for_all(hosts[i]);
@@ -1684,6 +1685,13 @@ static void test_who_ceases_to_share_while_cut_off_has_what_it_sent(void **state
 						    .n_apps = MANY_APPS }),
 				 0);
 		hosts[0]->link->cut_until = sim->now;
+		if (is_killed) {
+			while (strncmp(book_of(sim, "h0"), "- ", 2) == 0)
+				sim_run(sim, MS);
+			sim_kill(hosts[0]);
+			start(sim, 0, 2, MANY_APPS, "hold");
+			write_for_all(hosts[0]);
+		}
 		pass(sim, 10 * SEC);
 		end(sim);
 	}
