@@ -85,8 +85,13 @@ static void send_back(struct link *l, struct parcel *p, parcel_fn fn)
 {
 	struct sim *sim = l->host->sim;
 	uint64_t from = max_u64(sim->now, sim->redis->busy_until);
-	uint64_t at = max_u64(from, max_u64(l->cut_until, l->deaf_until)) + delay(l);
+	uint64_t at = max_u64(from, max_u64(l->cut_until, l->deaf_until));
 
+	if (at == NEVER) { /* a time after that would be one long past */
+		free(p);
+		return;
+	}
+	at += delay(l);
 	/* The channels are a connection of their own. */
 	if (fn == on_answer)
 		at = l->from_last = max_u64(at, l->from_last);
@@ -210,7 +215,7 @@ static void send(struct link *l, const struct shared_call *c)
 
 	if (l->broken == l->connection)
 		return;
-	if (from > sim->now && sim_chance(sim) < 0.3) {
+	if (from == NEVER || (from > sim->now && sim_chance(sim) < 0.3)) {
 		l->broken = l->connection;
 		return;
 	}
