@@ -436,7 +436,7 @@ static void call_host(struct shared *s, struct shared_call *c, enum shared_op op
 	s->helloed_at = now;
 	put(c, "%" PRIu64, s->greatest);
 	put(c, "%" PRIu64, s->members_at);
-	put(c, "%s", s->found);
+	put(c, "%s", *s->found ? s->found : "0"); /* "-" is one whom others know */
 	c->members = s->members;
 }
 
@@ -588,6 +588,13 @@ static void on_stale(struct shared *s, uint64_t now)
 	/* At once, but for engines that have us go from one to the other. */
 	if (!list_is_linked(&s->call.sent.link) || s->call.op != SHARED_HELLO)
 		s->hello_at = max_u64(now, s->helloed_at + BEAT);
+}
+
+/* Somebody else is known by our name, and we are not yet believed to be there. */
+static void on_again(struct shared *s, uint64_t now)
+{
+	s->hello_at = s->says_again ? s->helloed_at + BEAT : now;
+	s->says_again = !s->says_again; /* at once, but for engines that are never content */
 }
 
 /* Two go by one name; the other came later, or came back first. */
@@ -796,6 +803,8 @@ void shared_answer(struct shared *s, const struct shared_value *v, size_t n, uin
 		on_stale(s, now);
 	else if (is_text(&v[0], "taken"))
 		on_taken(s, now);
+	else if (is_text(&v[0], "again") && !sent->lease && s->call.op == SHARED_HELLO)
+		on_again(s, now);
 	else if (!is_text(&v[0], "ok") || !on_ok(s, sent, v, n, now)) {
 		s->stuck = true;
 		ask_again(s, sent, now);

@@ -8,7 +8,8 @@
 --
 -- KEYS[1], hosts: a host's name -> its record; "!" .. name -> AppIDs that it should ask about; "~" .. name .. "~" ..
 --   incarnation -> until when an earlier process of that name may have something under way; "+" .. name .. "~" ..
---   incarnation -> one that said goodbye; "#life", "#run", "#quiet" and so on.
+--   incarnation -> one that said goodbye; "#next~" .. name .. "~" .. incarnation -> one that would follow another by
+--   that name; "#life", "#run", "#quiet" and so on.
 -- KEYS[2], one AppID: a host's name -> its record; "~" .. name .. "~" .. incarnation, or "~" .. number -> tokens on
 --   their way home from an earlier process, or from one that left;
 --   "#life", "#known", "#last". A word of a host that KEYS[1] does not know is worth nothing.
@@ -261,6 +262,16 @@ local function hello()
   local h = hosts[name]
   if h and h.incarnation ~= incarnation then
     if not is_fresh and h.incarnation ~= '-' and h['until'] > now then return { 'taken' } end
+    -- Its word may have been on its way for longer than it lived, and longer than it took another to come by its name.
+    -- Who is there says it again.
+    local heralds = '#next~' .. name .. '~'
+    if not raw[heralds .. incarnation] then
+      set(hosts_key, heralds .. incarnation, now)
+      return { 'again' }
+    end
+    for field in pairs(raw) do
+      if field:sub(1, #heralds) == heralds then redis.call('HDEL', hosts_key, field) end
+    end
     -- What the process before this one sent must rest as if it still ran. It may have read a longer timeout than it
     -- came to tell; if so, this one has read it too.
     local rests = math.max(h.settle, settle)

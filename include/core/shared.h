@@ -75,6 +75,7 @@ struct shared {
 	char run_id[64];
 	uint64_t hello_at; /* when to say hello; NEVER: said */
 	uint64_t helloed_at;
+	bool says_again;              /* hello, at once */
 	uint64_t beat_at;             /* when the next beat is due */
 	uint64_t beaten_at;           /* when the last one, or hello, was sent */
 	struct shared_host_call call; /* one at a time */

@@ -590,6 +590,30 @@ static void test_who_ends_on_coming_back_to_another_life_may_have_sent(void **st
 	}
 }
 
+/* It had been on its way for longer than the process lived. */
+static void test_a_first_word_that_arrives_after_the_next_one_s_is_none(void **state)
+{
+	struct sim *sim = begin(2, 100, "share", true);
+
+	sim_run(sim, 10 * SEC);
+	sim_kill(hosts[0]);
+	start(sim, 0, 2, 1, "share");
+	hosts[0]->link->way = 20 * SEC;
+	while (!hosts[0]->link->is_up)
+		sim_run(sim, MS);
+	sim_kill(hosts[0]);
+	start(sim, 0, 2, 1, "share");
+	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+	sim_run(sim, 10 * SEC);
+	assert_int_equal(allotment(hosts[0]), 50);
+	hosts[0]->link->cut_until = sim->now + 3600 * SEC;
+	sim_run(sim, 60 * SEC);
+	assert_string_equal(sim->failure, "");
+	assert_int_equal(allotment(hosts[0]), 50);
+	assert_int_equal(allotment(hosts[1]), 50);
+	end(sim);
+}
+
 /* What cannot be taken back is kept. */
 static void test_who_has_pledged_and_is_cut_off_sends_nothing(void **state)
 {
@@ -1720,6 +1744,7 @@ int main(void)
 		cmocka_unit_test(test_a_host_that_was_cut_off_may_have_sent_in_another_life),
 		cmocka_unit_test(test_who_is_killed_on_coming_back_to_another_life_may_have_sent),
 		cmocka_unit_test(test_who_ends_on_coming_back_to_another_life_may_have_sent),
+		cmocka_unit_test(test_a_first_word_that_arrives_after_the_next_one_s_is_none),
 		cmocka_unit_test(test_who_has_pledged_and_is_cut_off_sends_nothing),
 		cmocka_unit_test(test_who_says_goodbye_leaves_its_part_at_once),
 		cmocka_unit_test(test_who_says_goodbye_costs_little),
