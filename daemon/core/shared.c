@@ -700,6 +700,7 @@ static bool on_host_answer(struct shared *s, struct shared_sent *sent, const str
 		s->shares_at = now + SHARES_AFTER;
 	s->joined = true;
 	s->taken = false;
+	s->says_again = false;
 	if (!is_text(&v[3], s->life)) {
 		if (s->leaving && !s->in_touch) {
 			go_without_a_word(s);
