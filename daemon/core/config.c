@@ -415,11 +415,20 @@ static bool is_everyones(const struct app_config *a)
 	return a->users.n == 0 && a->groups.n == 0;
 }
 
+static bool has_any_key(const struct config *c, enum config_section section)
+{
+	for (const struct config_key *k = config_keys; k->name; k++) {
+		if (k->sections == 1U << section && (c->reading.given & config_key_bit(k)))
+			return true;
+	}
+	return false;
+}
+
 void config_warn(const struct config *c, config_report_fn report, void *arg)
 {
 	struct findings f = { .report = report, .arg = arg };
 
-	if (c->reading.lines[SECTION_SHARED] > 0 && !*c->redis)
+	if (!*c->redis && has_any_key(c, SECTION_SHARED))
 		found(&f, c->reading.lines[SECTION_SHARED],
 		      "[shared] has no redis: every AppID's budget is this host's alone");
 	if (!*c->redis || c->on_lost != ON_LOST_SHARE)
