@@ -49,15 +49,21 @@ static struct sim *begin_many(unsigned k, unsigned n, unsigned apps, const char 
 	return sim;
 }
 
+/* So many a second for the first AppID, in thirty rooms; @for_ns as in struct writer. */
+static void write_lines(struct host *h, double rate, uint64_t for_ns)
+{
+	sim_write(h->sim,
+		  &(struct writer){
+			  .host = h, .app_id = 1, .rooms = 30, .rate = rate, .for_ns = for_ns });
+}
+
 /* One AppID; @writing: each host always has a message waiting. */
 static struct sim *begin(unsigned k, unsigned n, const char *on_lost, bool writing)
 {
 	struct sim *sim = begin_many(k, n, 1, on_lost);
 
 	for (unsigned i = 0; writing && i < k; i++)
-		sim_write(sim,
-			  &(struct writer){
-				  .host = hosts[i], .app_id = 1, .rooms = 30, .rate = 1.5 * n });
+		write_lines(hosts[i], 1.5 * n, 0);
 	return sim;
 }
 
@@ -183,10 +189,7 @@ static void test_what_cannot_be_divided_goes_round(void **state)
 
 		sim_run(sim, 3 * SEC);
 		for (unsigned i = 0; i < 3; i++)
-			sim_write(sim, &(struct writer){ .host = hosts[i],
-							 .app_id = 1,
-							 .rooms = 30,
-							 .rate = rate });
+			write_lines(hosts[i], rate, 0);
 		sim_run(sim, 10 * SEC);
 		for (unsigned t = 0; t < 3; t++)
 			check_parts(sim, 3, 10);
@@ -232,15 +235,11 @@ static void test_what_an_idle_host_does_not_use_others_do(void **state)
 	struct sim *sim = begin(4, 100, "share", false);
 
 	for (unsigned i = 1; i < 4; i++)
-		sim_write(sim, &(struct writer){ .host = hosts[i],
-						 .app_id = 1,
-						 .rooms = 30,
-						 .rate = 200,
-						 .for_ns = 30 * SEC });
+		write_lines(hosts[i], 200, 30 * SEC);
 	sim_run(sim, 10 * SEC);
 	assert_true(arrivals_in(sim, 10 * SEC) > 970);
 	/* It wants its part, and has it within a second or so. */
-	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 200 });
+	write_lines(hosts[0], 200, 0);
 	sim_run(sim, 1500 * MS);
 	assert_int_equal(allotment(hosts[0]), 25);
 	check_parts(sim, 4, 100);
@@ -288,13 +287,12 @@ static void test_who_holds_less_than_its_share_has_all_of_it_in_the_end(void **s
 
 	/* One host has all, the others nothing, when the engine is lost. */
 	sim_run(sim, 5 * SEC);
-	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 400 });
+	write_lines(hosts[0], 400, 0);
 	sim_run(sim, 10 * SEC);
 	assert_true(allotment(hosts[0]) > 90);
 	redis_kill(sim->redis);
 	for (unsigned i = 1; i < 4; i++)
-		sim_write(sim, &(struct writer){
-				       .host = hosts[i], .app_id = 1, .rooms = 30, .rate = 200 });
+		write_lines(hosts[i], 200, 0);
 	sim_run(sim, 3 * SEC);
 	assert_int_equal(allotment(hosts[0]), 25);
 	sim_run(sim, 12 * SEC);
@@ -455,8 +453,7 @@ static void test_a_killed_host_that_is_back_has_its_part_at_once(void **state)
 		sim_kill(hosts[0]);
 		sim_run(sim, 6 * SEC);
 		start(sim, 0, ks[i], 1, "share");
-		sim_write(sim, &(struct writer){
-				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+		write_lines(hosts[0], 150, 0);
 		sim_run(sim, SEC);
 		used = arrivals_in(sim, 5 * SEC);
 		print_message("%u hosts: %.1f %% used\n", ks[i], (double)used / 5);
@@ -532,8 +529,7 @@ static void test_who_is_killed_on_coming_back_to_another_life_may_have_sent(void
 		sim_kill(hosts[0]);
 		start(sim, 0, 2, 1, "share");
 		upstream_keys = "timeout = 2s";
-		sim_write(sim, &(struct writer){
-				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+		write_lines(hosts[0], 150, 0);
 		for (unsigned i = 0; i < 20; i++) {
 			sim_run(sim, 500 * MS);
 			assert_string_equal(sim->failure, "");
@@ -603,7 +599,7 @@ static void test_a_first_word_that_arrives_after_the_next_one_s_is_none(void **s
 		sim_run(sim, MS);
 	sim_kill(hosts[0]);
 	start(sim, 0, 2, 1, "share");
-	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+	write_lines(hosts[0], 150, 0);
 	sim_run(sim, 10 * SEC);
 	assert_int_equal(allotment(hosts[0]), 50);
 	hosts[0]->link->cut_until = sim->now + 3600 * SEC;
@@ -664,7 +660,7 @@ static void test_of_two_by_one_name_the_later_goes_on(void **state)
 						   .upstream = "timeout = 2s",
 						   .hosts = 2,
 						   .way = ENGINE_WAY });
-	sim_write(sim, &(struct writer){ .host = twin, .app_id = 1, .rooms = 30, .rate = 150 });
+	write_lines(twin, 150, 0);
 	sim_run(sim, 15 * SEC);
 	assert_int_equal(shared_state(&hosts[1]->scheduler.shared, sim->now), SHARED_TAKEN);
 	assert_int_equal(allotment(hosts[1]), 0);
@@ -765,13 +761,9 @@ static void test_a_backlog_that_is_given_all_leaves_evenly(void **state)
 	uint64_t most = 0;
 
 	sim_run(sim, 5 * SEC);
-	sim_write(sim, &(struct writer){ .host = hosts[0],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 200,
-					 .for_ns = 10 * SEC });
+	write_lines(hosts[0], 200, 10 * SEC);
 	sim_run(sim, 5 * SEC);
-	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 200 });
+	write_lines(hosts[1], 200, 0);
 	for (unsigned i = 0; i < 200; i++)
 		most = max_u64(most, arrivals_in(sim, 100 * MS));
 	assert_in_range(most, 10, 25);
@@ -784,11 +776,7 @@ static struct sim *begin_with_one_rich(const char *on_lost)
 	struct sim *sim = begin(2, 100, on_lost, false);
 
 	sim_run(sim, 5 * SEC);
-	sim_write(sim, &(struct writer){ .host = hosts[0],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 400,
-					 .for_ns = 10 * SEC });
+	write_lines(hosts[0], 400, 10 * SEC);
 	sim_run(sim, 20 * SEC);
 	return sim;
 }
@@ -865,11 +853,7 @@ static void test_what_must_be_free_is_given_by_what_each_has(void **state)
 		sim_run(sim, 5 * SEC);
 		/* Both have half; one will have nothing to send for a while. */
 		for (unsigned i = 0; i < 2; i++)
-			sim_write(sim, &(struct writer){ .host = hosts[i],
-							 .app_id = 1,
-							 .rooms = 30,
-							 .rate = 200,
-							 .for_ns = (i ? 10 : 60) * SEC });
+			write_lines(hosts[i], 200, (i ? 10 : 60) * SEC);
 		sim_run(sim, 15 * SEC);
 		hosts[2]->link->cut_until = hosts[3]->link->cut_until = sim->now + 60 * SEC;
 		sim_run(sim, 900 * MS + at * 30 * MS);
@@ -901,7 +885,7 @@ static void test_a_longer_timeout_is_in_force_when_all_know(void **state)
 	static const char shared[] = "redis = unix:/redis; hosts = 2; name = h1";
 	struct sim *sim = begin(2, 100, "share", false);
 
-	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 300 });
+	write_lines(hosts[1], 300, 0);
 	sim_run(sim, 20 * SEC);
 	assert_int_equal(allotment(hosts[1]), 100);
 	hosts[1]->link->way = 100 * MS;
@@ -922,7 +906,7 @@ static void test_a_longer_timeout_is_in_force_when_all_know(void **state)
 	upstream_keys = "timeout = 2s";
 	slow.out = 7 * SEC; /* and eight times as long on a new connection */
 	hosts[1]->network = &slow;
-	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 300 });
+	write_lines(hosts[0], 300, 0);
 	sim_run(sim, 80 * SEC);
 	assert_string_equal(sim->failure, "");
 	assert_int_equal(allotment(hosts[0]), 50);
@@ -959,8 +943,7 @@ static void test_a_longer_timeout_that_was_not_told_is_waited_for(void **state)
 		sim_run(sim, cases[i].dead_for);
 		start(sim, 0, 2, 1, "share");
 		upstream_keys = "timeout = 2s";
-		sim_write(sim, &(struct writer){
-				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 150 });
+		write_lines(hosts[0], 150, 0);
 		sim_run(sim, 70 * SEC);
 		assert_string_equal(sim->failure, "");
 		assert_int_equal(allotment(hosts[0]), 50);
@@ -1063,11 +1046,7 @@ static struct sim *begin_with_one_that_has_all(void)
 	struct sim *sim = begin(2, 100, "share", false);
 
 	hosts[0]->link->way = 5 * MS;
-	sim_write(sim, &(struct writer){ .host = hosts[0],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 400,
-					 .for_ns = 10 * SEC });
+	write_lines(hosts[0], 400, 10 * SEC);
 	sim_run(sim, 30 * SEC);
 	assert_int_equal(allotment(hosts[0]), 100);
 	return sim;
@@ -1077,10 +1056,10 @@ static void test_what_was_to_be_asked_about_is_asked_though_the_answer_was_lost(
 {
 	struct sim *sim = begin_with_one_that_has_all();
 
-	sim_write(sim, &(struct writer){ .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 70 });
+	write_lines(hosts[0], 70, 0);
 	sim_run(sim, 5 * SEC);
 	hosts[0]->link->lost = 1;
-	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 200 });
+	write_lines(hosts[1], 200, 0);
 	run_until(sim, is_noted, true);
 	run_until(sim, is_noted, false);
 	reconnect(sim);
@@ -1102,11 +1081,7 @@ static void test_that_somebody_fell_silent_is_known_though_the_answer_was_lost(v
 	upstream_keys = "timeout = 2s";
 	/* So that it has a connection for each token. */
 	hosts[0]->network = &near;
-	sim_write(sim, &(struct writer){ .host = hosts[0],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 200,
-					 .for_ns = 10 * SEC });
+	write_lines(hosts[0], 200, 10 * SEC);
 	sim_run(sim, 20 * SEC);
 	hosts[0]->link->lost = 1;
 	hosts[1]->link->cut_until = sim->now + 120 * SEC;
@@ -1116,7 +1091,7 @@ static void test_that_somebody_fell_silent_is_known_though_the_answer_was_lost(v
 	hosts[0]->network = &far;
 	sim_run(sim, 25 * SEC);
 	submit_many(hosts[0], 100);
-	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 70 });
+	write_lines(hosts[1], 70, 0);
 	sim_run(sim, 60 * SEC);
 	end(sim);
 }
@@ -1132,11 +1107,7 @@ static void test_what_could_not_be_sent_comes_home_no_sooner(void **state)
 
 	hosts[0]->network = &far;
 	hosts[1]->network = &network_lan;
-	sim_write(sim, &(struct writer){ .host = hosts[0],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 20,
-					 .for_ns = 60 * SEC });
+	write_lines(hosts[0], 20, 60 * SEC);
 	sim_run(sim, 140 * SEC);
 	assert_int_equal(allotment(hosts[0]), 10);
 	submit_many(hosts[0], 10);
@@ -1169,11 +1140,7 @@ static struct sim *begin_with_one_that_is_slow(uint64_t phase)
 	sim_turn(hosts[1]);
 	sim_run(sim, 5 * SEC);
 	hosts[1]->network = &near;
-	sim_write(sim, &(struct writer){ .host = hosts[1],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 40,
-					 .for_ns = 5 * SEC });
+	write_lines(hosts[1], 40, 5 * SEC);
 	sim_run(sim, 40 * SEC);
 	assert_true(hosts[1]->kept >= 10);
 	assert_int_equal(allotment(hosts[1]), 10);
@@ -1349,7 +1316,7 @@ static void test_a_share_is_what_was_reloaded_last(void **state)
 	struct sim *sim = begin(2, 100, "share", false);
 
 	hosts[0]->link->way = 50 * MS;
-	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 300 });
+	write_lines(hosts[1], 300, 0);
 	sim_run(sim, 20 * SEC);
 	submit_many(hosts[0], 1);
 	sim_run(sim, 20 * MS);
@@ -1409,7 +1376,7 @@ static void test_a_slow_host_has_nothing_before_others_know_how_slow_it_is(void 
 	hosts[2]->network = &slow;
 	submit_many(hosts[2], 100);
 	pass(sim, SEC);
-	sim_write(sim, &(struct writer){ .host = hosts[1], .app_id = 1, .rooms = 30, .rate = 100 });
+	write_lines(hosts[1], 100, 0);
 	pass(sim, 60 * SEC);
 	end(sim);
 }
@@ -1573,16 +1540,11 @@ static void test_who_has_an_answer_has_left_room(void **state)
 		sim_turn(hosts[0]);
 		for (unsigned i = 0; i < 2; i++) {
 			hosts[i]->link->lost = 1;
-			sim_write(sim, &(struct writer){ .host = hosts[i],
-							 .app_id = 1,
-							 .rooms = 30,
-							 .rate = 200,
-							 .for_ns = 5 * SEC });
+			write_lines(hosts[i], 200, 5 * SEC);
 		}
 		pass(sim, 40 * SEC);
 		/* Each has half; one sends by it, the other nothing. */
-		sim_write(sim, &(struct writer){
-				       .host = hosts[0], .app_id = 1, .rooms = 30, .rate = 40 });
+		write_lines(hosts[0], 40, 0);
 		pass(sim, 5 * SEC);
 		hosts[2]->link->cut_until = hosts[3]->link->cut_until = sim->now + 60 * SEC;
 		while (!is_noticed(sim, "h2") || !is_noticed(sim, "h3"))
@@ -1613,9 +1575,7 @@ static void test_an_answer_from_before_a_share_grew_does_not_take_it_back(void *
 		hosts[1]->network = &network_wan;
 		hosts[2] = add_host(sim, "h2", "hold", 1);
 		for (unsigned i = 1; i < 3; i++)
-			sim_write(sim,
-				  &(struct writer){
-					  .host = hosts[i], .app_id = 1, .rooms = 30, .rate = 20 });
+			write_lines(hosts[i], 20, 0);
 		pass(sim, 10 * SEC);
 		hosts[0]->link->cut_until = sim->now + 60 * SEC;
 		pass(sim, 9 * SEC);
@@ -1639,11 +1599,7 @@ static void test_what_was_saved_on_a_small_part_is_not_more_on_a_large_one(void 
 	uint64_t most = 0;
 
 	pass(sim, 5 * SEC);
-	sim_write(sim, &(struct writer){ .host = hosts[1],
-					 .app_id = 1,
-					 .rooms = 30,
-					 .rate = 110,
-					 .for_ns = 30 * SEC });
+	write_lines(hosts[1], 110, 30 * SEC);
 	pass(sim, SEC);
 	for (unsigned i = 0; i < 14; i++) {
 		submit_many(hosts[0], 1);
