@@ -73,6 +73,7 @@ static bool put(const struct pledge *p, const char *incarnation)
 {
 	size_t n = strlen(incarnation);
 
+	errno = ENOSPC; /* should it be cut short */
 	return ftruncate(p->fd, 0) == 0 && pwrite(p->fd, incarnation, n, 0) == (ssize_t)n;
 }
 
