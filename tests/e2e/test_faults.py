@@ -138,8 +138,8 @@ class RawServer:
         self.connections = 0
         self.open = []
         self.listener = listener or socket.create_server(address)
-        self.port = self.listener.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/"
+        host, self.port = self.listener.getsockname()[:2]
+        self.url = f"{'https' if tls else 'http'}://{host}:{self.port}/"
 
     def __enter__(self):
         threading.Thread(target=self.accept, daemon=True).start()
@@ -482,7 +482,8 @@ def test_probes_are_never_two_at_a_time(host):
         at_once.append(len(server.open))
         hold(connection)
 
-    with RawServer(serve) as server:
+    # Of another test's daemon that looks for a server which had the same port nobody must be counted here.
+    with RawServer(serve, address=("127.77.0.1", 0)) as server:
         upstream = {"url": server.url.replace("http:", "https:"), "connect_timeout": some_ms(200)}
         daemon = host.daemon(upstream=upstream, queue={"max_age": some_ms(2000)}, app={"room_rate": 0})
         writer = daemon.connect()
